@@ -1,0 +1,381 @@
+"""The contract: `Mail`, validated when it is made, and its JSON form, the job (design §10, version 1).
+
+Errors name the field as its writer knows it: ``to[1]``, ``attachments[0].filename``, ``headers.X-Shop``.
+"""
+
+import base64
+import binascii
+import json
+import mimetypes
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from uuid import UUID
+
+import email_validator
+import idna
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from postroom.producer import names
+from postroom.producer.errors import InvalidMail, NewerJob
+from postroom.producer.identifiers import keyed_id, uuid7
+
+_LINE_BREAKERS: Final = re.compile(r"[\r\n\0]")
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
+_FIELD_NAME: Final = re.compile(r"[!-9;-~]{1,76}")
+"""RFC 5322 §3.6.8, ftext; the length leaves room on a line for a value."""
+_OWN_FIELDS: Final = re.compile(
+    r"(from|sender|to|cc|bcc|return-path|message-id|date|received|subject|reply-to|resent-.*|mime-.*|content-.*|dkim-.*)",
+    re.IGNORECASE,
+)
+_MEDIA_TYPE: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,80}/[A-Za-z0-9!#$&^_.+-]{1,80}")
+_IDENTIFIER: Final = r"^[A-Za-z0-9._:@-]{1,64}$"
+_INLINE_ID: Final = re.compile(r"[!-;=?-~]{1,200}")
+_MOST_META: Final = 32
+_LONGEST_META: Final = 200
+_MOST_RECIPIENTS: Final = 1000
+
+
+def _line(text: str) -> str:
+    if _LINE_BREAKERS.search(text):
+        raise ValueError("must not hold a line break or NUL")
+    return text
+
+
+def _bytes(value: Any) -> Any:
+    """Bytes as they are in Python; in JSON they are base64."""
+    if isinstance(value, str):
+        try:
+            return base64.b64decode(value, validate=True)
+        except binascii.Error:
+            raise ValueError("must be bytes, or their base64 as text") from None
+    return value
+
+
+Line = Annotated[str, BeforeValidator(lambda value: _line(value) if isinstance(value, str) else value)]
+Content = Annotated[
+    bytes, BeforeValidator(_bytes), PlainSerializer(lambda value: base64.b64encode(value).decode(), when_used="json")
+]
+
+
+@lru_cache(maxsize=8192)
+def _checked_address(text: str) -> str:
+    """The address with its domain as A-label."""
+    try:
+        found = email_validator.validate_email(
+            text, check_deliverability=False, allow_quoted_local=True, globally_deliverable=False
+        )
+    except email_validator.EmailNotValidError as error:
+        raise ValueError(f"{text[:100]!r} is no e-mail address: {error}") from None
+    return f"{found.local_part}@{found.ascii_domain}"
+
+
+def address_key(address: str) -> str:
+    """An address as it is compared: casefolded, its domain as A-label (RFC 5890)."""
+    local, _, domain = address.strip().rpartition("@")
+    try:
+        domain = idna.encode(domain, uts46=True).decode()
+    except idna.IDNAError:
+        domain = domain.casefold()
+    return f"{local.casefold()}@{domain}" if local else domain
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Address(_Strict):
+    """An address and the name shown beside it. Also taken: ``"a@b.c"`` and ``"Name <a@b.c>"``."""
+
+    address: str
+    name: Line = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        text = value.strip()
+        if not text.endswith(">"):
+            return {"address": text}
+        name, _, address = text[:-1].rpartition("<")
+        name = name.strip()
+        if len(name) > 1 and name[0] == name[-1] == '"':
+            name = re.sub(r"\\(.)", r"\1", name[1:-1])
+        return {"address": address, "name": name}
+
+    @field_validator("address")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        return _checked_address(value.strip())
+
+    @property
+    def key(self) -> str:
+        """The address as it is compared."""
+        return address_key(self.address)
+
+
+def _several(value: Any) -> Any:
+    """One address where several may stand is taken as a list of one."""
+    return (value,) if isinstance(value, str | dict | Address) else value
+
+
+Addresses = Annotated[tuple[Address, ...], BeforeValidator(_several), Field(max_length=_MOST_RECIPIENTS)]
+
+
+class Attachment(_Strict):
+    """A file that goes with the mail. With `inline_id` the HTML shows it by ``cid:``."""
+
+    filename: Annotated[Line, Field(min_length=1, max_length=1000)]
+    content: Content
+    content_type: str = ""
+    inline_id: str | None = None
+
+    @classmethod
+    def from_path(cls, path: str | Path, *, content_type: str = "", inline_id: str | None = None) -> Self:
+        """Read a file.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        path = Path(path)
+        return cls(filename=path.name, content=path.read_bytes(), content_type=content_type, inline_id=inline_id)
+
+    @field_validator("inline_id")
+    @classmethod
+    def _inline_id_is_plain(cls, value: str | None) -> str | None:
+        if value is not None and not _INLINE_ID.fullmatch(value):
+            raise ValueError("must be 1 to 200 characters of ASCII, without spaces and angle brackets")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _guess_type(cls, value: Any) -> Any:
+        if isinstance(value, dict) and not value.get("content_type") and isinstance(value.get("filename"), str):
+            guessed, encoding = mimetypes.guess_type(value["filename"])
+            return {**value, "content_type": guessed if guessed and not encoding else "application/octet-stream"}
+        return value
+
+    @field_validator("content_type")
+    @classmethod
+    def _type_is_a_media_type(cls, value: str) -> str:
+        if not _MEDIA_TYPE.fullmatch(value):
+            raise ValueError("must be a media type such as image/png")
+        return value
+
+
+class Template(_Strict):
+    """Which template the mail was, or is to be, made from; recorded with it and shown in Flower: nothing personal.
+
+    `meta` is free: event, site id, … (at most 32 values of at most 200 characters).
+    """
+
+    name: Annotated[Line, Field(min_length=1, max_length=100)]
+    locale: Annotated[Line, Field(max_length=35)] | None = None
+    version: Annotated[Line, Field(max_length=64)] | None = None
+    meta: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("meta")
+    @classmethod
+    def _meta_is_small_and_flat(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if len(value) > _MOST_META:
+            raise ValueError(f"must hold at most {_MOST_META} values")
+        for name, each in value.items():
+            if each is not None and not isinstance(each, str | int | float):
+                raise ValueError(f"{name[:40]!r}: must be text, a number, true, false or null")
+            if len(name) > _LONGEST_META or (isinstance(each, str) and len(each) > _LONGEST_META):
+                raise ValueError(f"{name[:40]!r}: names and values must have at most {_LONGEST_META} characters")
+        return value
+
+
+class Mail(_Strict):
+    """One letter to one or more recipients, checked when it is made.
+
+    One of three: Postroom renders `template` with `context`; or `subject` with `text` and/or `html` came rendered, and
+    `template` is metadata; or `raw` is a whole RFC 5322 letter.
+
+    Attributes:
+        id: UUIDv7 made here or, given a `key`, the UUIDv5 of producer and key: the same mail however often it is made.
+        from_: written ``from`` in JSON; left out only where the template gives it.
+        raw: kept as it is but for Bcc; Message-ID and Date are added where they are missing.
+
+    Raises:
+        InvalidMail: with `.field` and `.why`.
+    """
+
+    id: UUID = Field(default_factory=uuid7)
+    producer: Annotated[str, Field(pattern=_IDENTIFIER)] = "site"
+    key: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    owner: Annotated[str, Field(pattern=_IDENTIFIER)] | None = None
+    from_: Address | None = Field(default=None, alias="from")
+    to: Addresses = ()
+    cc: Addresses = ()
+    bcc: Addresses = ()
+    reply_to: Addresses = ()
+    template: Template | None = None
+    context: dict[str, Any] | None = None
+    subject: Line | None = None
+    text: str | None = None
+    html: str | None = None
+    headers: dict[str, Line] = Field(default_factory=dict)
+    attachments: tuple[Attachment, ...] = ()
+    priority: Literal["high", "normal", "bulk"] = "normal"
+    send_at: AwareDatetime | None = None
+    expires_at: AwareDatetime | None = None
+    on_uncertain: Literal["resend", "hold"] | None = None
+    tags: Annotated[tuple[Annotated[Line, Field(min_length=1, max_length=64)], ...], Field(max_length=32)] = ()
+    raw: Content | None = None
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **fields: Any) -> None:
+            """Check all fields."""
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                raise InvalidMail([problem for each in error.errors() for problem in _problems(each)]) from None
+
+    @classmethod
+    def from_job(cls, job: bytes) -> Self:
+        """Read a job.
+
+        Raises:
+            InvalidMail: it is no valid job of a version that this release knows.
+            NewerJob: a newer release made it.
+        """
+        try:
+            fields = json.loads(job)
+        except ValueError:
+            raise InvalidMail([("job", "is no JSON")]) from None
+        if not isinstance(fields, dict):
+            raise InvalidMail([("job", "must be a JSON object")])
+        version = fields.pop("v", None)
+        if not isinstance(version, int) or version < 1:
+            raise InvalidMail([("v", f"must be the job's version, {names.JOB_VERSION}")])
+        if version > names.JOB_VERSION:
+            raise NewerJob(f"the job is of version {version}, this release knows {names.JOB_VERSION}")
+        return cls(**fields)
+
+    def to_job(self) -> bytes:
+        """The job: JSON, UTF-8, what has its default left out."""
+        return _json(
+            {"v": names.JOB_VERSION, "id": str(self.id), "producer": self.producer, **self._fields({"id", "producer"})}
+        )
+
+    def body(self) -> bytes:
+        """All that was asked for, in one spelling: two mails under one key are the same if this is."""
+        return _json(self._fields({"id", "producer", "key"}), sort_keys=True)
+
+    def identified(self, producer: str) -> Self:
+        """The mail as this producer hands it over: under its name, and with a `key` under the id of that key.
+
+        Raises:
+            InvalidMail: the name cannot be used.
+        """
+        if not re.match(_IDENTIFIER, producer):
+            raise InvalidMail([("producer", "must be 1 to 64 of A-Z a-z 0-9 . _ : @ -")])
+        changes: dict[str, Any] = {"producer": producer}
+        if self.key is not None:
+            changes["id"] = keyed_id(producer, self.key)
+        return self.model_copy(update=changes)
+
+    @property
+    def renders_template(self) -> bool:
+        """Whether Postroom is to render the template."""
+        return self.raw is None and self.subject is None
+
+    def _fields(self, without: set[str]) -> dict[str, Any]:
+        return self.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=without)
+
+    @field_validator("headers")
+    @classmethod
+    def _headers_are_free(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if not _FIELD_NAME.fullmatch(name):
+                raise ValueError(f"{name[:80]!r} is no header name")
+            if _OWN_FIELDS.fullmatch(name):
+                raise InvalidMail([(f"headers.{name}", "is written by Postroom and cannot be given here")])
+        if len({name.lower() for name in value}) < len(value):
+            raise ValueError("the same header stands twice")
+        return value
+
+    @field_validator("key")
+    @classmethod
+    def _key_is_printable(cls, value: str | None) -> str | None:
+        if value is not None and _CONTROLS.search(value):
+            raise ValueError("must not hold control characters")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        problems = list(self._contradictions())
+        if problems:
+            raise InvalidMail(problems)
+        return self
+
+    def _contradictions(self) -> Iterable[tuple[str, str]]:
+        if not (self.to or self.cc or self.bcc):
+            yield "to", "no recipient: give one in to, cc or bcc"
+        if self.raw is not None:
+            yield from _raw_contradictions(self, self.raw)
+        else:
+            yield from _content_contradictions(self)
+        if self.from_ is None and (self.raw is not None or self.subject is not None):
+            yield "from", "is missing; only a template that Postroom renders may give it"
+        if self.send_at and self.expires_at and self.expires_at <= self.send_at:
+            yield "expires_at", "must be after send_at"
+
+
+def _raw_contradictions(mail: Mail, raw: bytes) -> Iterable[tuple[str, str]]:
+    for field in ("subject", "text", "html", "context", "headers", "attachments", "reply_to"):
+        if getattr(mail, field):
+            yield field, "cannot be given with raw, which is a whole letter"
+    if not raw.strip():
+        yield "raw", "is empty"
+
+
+def _content_contradictions(mail: Mail) -> Iterable[tuple[str, str]]:
+    rendered = mail.text is not None or mail.html is not None
+    if mail.subject is not None:
+        if not rendered:
+            yield "text", "give text, html or both with a subject"
+        if mail.context is not None:
+            yield "context", "is for a template that Postroom renders; this mail has a subject"
+    elif rendered:
+        yield "subject", "is missing"
+    elif mail.template is None:
+        yield "subject", "give a subject with text or html, a template to render, or raw"
+
+
+def _json(fields: dict[str, Any], *, sort_keys: bool = False) -> bytes:
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys).encode()
+
+
+def _problems(error: Any) -> list[tuple[str, str]]:
+    """What one of pydantic's errors says, as (field, why)."""
+    cause = error.get("ctx", {}).get("error")
+    if isinstance(cause, InvalidMail):
+        return cause.problems
+    field = ""
+    for part in error["loc"]:
+        if isinstance(part, int):
+            field += f"[{part}]"
+        else:
+            field += f".{part}" if field else part
+    field = field.removesuffix(".address")
+    if cause is not None:
+        return [(field or "mail", str(cause))]
+    why = error["msg"]
+    return [(field or "mail", why[:1].lower() + why[1:])]
