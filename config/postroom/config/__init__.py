@@ -1,0 +1,1 @@
+"""What is set and what is kept: settings, the database, the vault, accounts and senders."""
