@@ -1,0 +1,53 @@
+"""A letter to start from, and the standard library's parser as the reader that did not write it."""
+
+import email
+from collections.abc import Callable
+from datetime import UTC, datetime
+from email import policy
+from email.message import EmailMessage
+from typing import Any
+
+import pytest
+
+from postroom.worker.letter.compose import compose
+from postroom.worker.letter.content import Letter, Mailbox
+
+START: dict[str, Any] = {
+    "message_id": "<0193e1c2@shop.example>",
+    "date": datetime(2026, 11, 24, 9, 30, tzinfo=UTC),
+    "from_": Mailbox("shop@shop.example"),
+    "to": (Mailbox("ivan@mail.example"),),
+}
+
+
+@pytest.fixture(scope="session")
+def letter() -> Callable[..., Letter]:
+    def make(**parts: Any) -> Letter:
+        return Letter(**(START | parts))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def read() -> Callable[..., EmailMessage]:
+    """Compose, hold every rule that the whole letter must keep, and parse."""
+
+    def read_back(letter: Letter, *, eight_bit: bool = False) -> EmailMessage:
+        octets = compose(letter, eight_bit=eight_bit)
+        assert octets == compose(letter, eight_bit=eight_bit)
+        assert octets.endswith(b"\r\n")
+        assert octets.count(b"\r\n") == octets.count(b"\n") == octets.count(b"\r")
+        assert b"\0" not in octets
+        assert max(map(len, octets.split(b"\r\n"))) <= 998
+        if not eight_bit:
+            assert octets.isascii()
+        head = octets[: octets.index(b"\r\n\r\n")].decode("ascii")
+        for line in head.split("\r\n"):
+            value = line if line.startswith(" ") else line.partition(": ")[2]
+            assert len(line) <= 78 or " " not in value.strip(), f"could be folded: {line}"
+            assert line.strip(), "a line of nothing ends the headers for some readers"
+        parsed = email.message_from_bytes(octets, policy=policy.default)
+        assert "bcc" not in parsed
+        return parsed
+
+    return read_back
