@@ -1,0 +1,43 @@
+"""What tests of the SMTP client share: an account on a test server, a client with short time-outs, a letter."""
+
+import ssl
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from postroom.config.states import Auth, Security
+from postroom.worker.smtp.server import Client, Server, Timeouts
+
+LETTER: Final = b"From: a@shop.example\r\nTo: b@client.example\r\nSubject: hello\r\n\r\nHello\r\n"
+
+
+class Listens(Protocol):
+    """A test server of either kind."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def port(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """A place where something may listen."""
+
+    host: str
+    port: int
+
+
+def account(server: Listens, **settings: Any) -> Server:
+    """An account on that server: plain and without sign-in, unless said otherwise."""
+    usual: dict[str, Any] = {"security": Security.NONE, "auth": Auth.NONE, "host": server.host, "port": server.port}
+    return Server(**usual | settings)
+
+
+def client_with(tls: ssl.SSLContext, seconds: float) -> Client:
+    """A client that gives every step the same time."""
+    return Client("client.example", Timeouts(seconds, seconds, seconds, seconds, seconds, seconds), tls)
+
+
+def permitted() -> bool:
+    """The permit of a ledger that is well."""
+    return True
