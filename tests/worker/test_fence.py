@@ -1,0 +1,220 @@
+"""The fence: a worker whose claim was taken away sends nothing more, and a late reply still settles its mail."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import select, update
+
+from postroom.config.accounts import Account, replace_unproved
+from postroom.config.states import MailState, Outcome, RecipientState, Scope
+from postroom.config.tables import mails, slots
+from postroom.producer.errors import Refused
+from postroom.producer.identifiers import uuid7
+from postroom.worker import claim, ledger
+from postroom.worker.chores.leases import MOST_CRASHES, leases
+from postroom.worker.interventions import cancel
+from postroom.worker.ledger import Mark, RecipientRecord, Record, Turn, TurnDone
+from postroom.worker.retry import Next
+from servers.scripted_smtp import ScriptedSMTP, Wait
+from worker.conftest import House
+
+PAST = datetime.now(UTC) - timedelta(hours=1)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "did not come true"
+        time.sleep(0.005)
+
+
+def enter(house: House, account: Account, most: int = 10) -> tuple[UUID, tuple[claim.ClaimedMail, ...]]:
+    token = uuid4()
+    lane = house.process.writer.do(claim.enter, claim.Enter(account.id, token, most, 60))
+    return token, lane.mails if lane else ()
+
+
+def turn(house: House, record: Record | None = None, mark: Mark | None = None) -> TurnDone:
+    return house.process.writer.do(ledger.turn, Turn(record, mark))
+
+
+def accepted(account: Account, mail_id: UUID, token: UUID, attempt_id: UUID) -> Record:
+    return Record(
+        mail_id=mail_id,
+        claim=token,
+        attempt_id=attempt_id,
+        account_id=account.id,
+        duration_seconds=0.1,
+        outcome=Outcome.ACCEPTED,
+        scope=Scope.MAIL,
+        rule="accepted",
+        reply="250 2.0.0 taken",
+        enhanced_status_code="2.0.0",
+        recipients=(RecipientRecord(0, RecipientState.ACCEPTED, "250 2.0.0 taken", "2.0.0"),),
+        next=Next(MailState.SENT),
+    )
+
+
+def lose_leases(house: House) -> int:
+    """What a worker lost for more than a lease leaves behind."""
+    with house.process.database.write() as connection:
+        connection.execute(update(slots).values(lease_until=PAST))
+    return leases(house.process)
+
+
+def test_a_mail_cancelled_while_its_worker_connects_is_not_sent(house: House) -> None:
+    with ScriptedSMTP(on={"EHLO": Wait(0.5)}) as server:
+        account = house.add_account(server)
+        mail_id = house.take()
+        drained = threading.Thread(target=house.drain, args=[account])
+        drained.start()
+        until(lambda: any(command.startswith("EHLO") for command in server.commands))
+        with house.process.database.write() as connection:
+            cancel(connection, mail_id)
+        drained.join(10)
+        assert house.state(mail_id) == ("cancelled", None)
+        assert server.accepted == []
+
+
+def test_a_lost_lease_keeps_the_dot_from_going(house: House) -> None:
+    with ScriptedSMTP(on={"EHLO": [Wait(0.5)]}) as server:
+        account = house.add_account(server)
+        mail_id = house.take()
+        drained = threading.Thread(target=house.drain, args=[account])
+        drained.start()
+        until(lambda: any(command.startswith("EHLO") for command in server.commands))
+        assert lose_leases(house) == 1
+        drained.join(10)
+        assert server.accepted == []
+        assert house.state(mail_id) == ("queued", None)
+        house.drain(account)
+        assert house.state(mail_id) == ("sent", None)
+        assert len(server.accepted) == 1
+
+
+def test_a_marked_mail_of_a_lost_worker_is_uncertain(house: House, smtp: ScriptedSMTP) -> None:
+    account = house.add_account(smtp)
+    mail_id = house.take()
+    token, _ = enter(house, account)
+    assert turn(house, mark=Mark(mail_id, token, uuid7())).marked
+    assert lose_leases(house) == 1
+    shown = house.show(mail_id)
+    assert shown["state"] == "uncertain"
+    assert [attempt["outcome"] for attempt in shown["attempts_log"]] == ["uncertain"]
+    assert lose_leases(house) == 0, "harmless when run twice"
+
+
+def test_a_late_reply_settles_an_uncertain_mail(house: House, smtp: ScriptedSMTP) -> None:
+    account = house.add_account(smtp)
+    mail_id, attempt_id = house.take(), uuid7()
+    token, _ = enter(house, account)
+    turn(house, mark=Mark(mail_id, token, attempt_id))
+    lose_leases(house)
+    assert turn(house, record=accepted(account, mail_id, token, attempt_id)).settled
+    shown = house.show(mail_id)
+    assert (shown["state"], shown["copies_possible"]) == ("sent", 1)
+    assert [(each["outcome"], each["doubled"]) for each in shown["attempts_log"]] == [("accepted", False)]
+
+
+def test_a_late_reply_after_the_resend_is_noted_as_doubled(house: House, smtp: ScriptedSMTP) -> None:
+    account = house.add_account(smtp)
+    mail_id, first, second = house.take(), uuid7(), uuid7()
+    lost, _ = enter(house, account)
+    turn(house, mark=Mark(mail_id, lost, first))
+    lose_leases(house)
+    house.change("mails", mail_id, state="queued", ready=True, copies_possible=2)
+    token, _ = enter(house, account)
+    turn(house, mark=Mark(mail_id, token, second))
+    turn(house, record=accepted(account, mail_id, token, second))
+    assert not turn(house, record=accepted(account, mail_id, lost, first)).settled
+    shown = house.show(mail_id)
+    assert (shown["state"], shown["copies_possible"]) == ("sent", 2)
+    assert sorted(each["doubled"] for each in shown["attempts_log"]) == [False, True]
+
+
+def test_a_claim_that_was_taken_away_gets_no_mark(house: House, smtp: ScriptedSMTP) -> None:
+    account = house.add_account(smtp)
+    mail_id = house.take()
+    lost, _ = enter(house, account)
+    lose_leases(house)
+    assert not turn(house, mark=Mark(mail_id, lost, uuid7())).marked
+    token, claimed = enter(house, account)
+    assert [mail.id for mail in claimed] == [mail_id]
+    assert not turn(house, mark=Mark(mail_id, lost, uuid7())).marked
+    assert turn(house, mark=Mark(mail_id, token, uuid7())).marked
+
+
+def test_the_mail_in_hand_at_five_crashes_waits_for_a_person_and_its_neighbours_go(
+    house: House, smtp: ScriptedSMTP
+) -> None:
+    account = house.add_account(smtp)
+    poison, neighbour = house.take(priority="high"), house.take()
+    for _ in range(MOST_CRASHES):
+        _, claimed = enter(house, account)
+        assert [mail.id for mail in claimed] == [poison, neighbour]
+        lose_leases(house)
+    assert house.state(poison) == ("held", "poison")
+    house.drain(account)
+    assert house.state(neighbour) == ("sent", None)
+
+
+def test_a_renewed_lease_is_not_lost(house: House, smtp: ScriptedSMTP) -> None:
+    account = house.add_account(smtp)
+    mail_id = house.take()
+    token, _ = enter(house, account)
+    with house.process.database.write() as connection:
+        connection.execute(update(slots).values(lease_until=PAST))
+        (standing,) = claim.renew(connection, [claim.Renew(frozenset({token}), 60)])
+    assert standing == {token}
+    assert leases(house.process) == 0
+    assert house.state(mail_id) == ("sending", None)
+
+
+def test_no_more_drains_than_connections(house: House, smtp: ScriptedSMTP) -> None:
+    account = house.add_account(smtp, connections=2)
+    for _ in range(4):
+        house.take()
+    first, _ = enter(house, account, most=1)
+    enter(house, account, most=1)
+    assert enter(house, account, most=1)[1] == ()
+    house.process.writer.do(claim.leave, claim.Leave(account.id, first))
+    assert len(enter(house, account, most=1)[1]) == 1
+
+
+def test_a_deactivated_account_is_in_no_claim(house: House, smtp: ScriptedSMTP) -> None:
+    account = house.add_account(smtp)
+    house.take()
+    house.take()
+    token, _ = enter(house, account, most=1)
+    with house.process.database.write() as connection:
+        replace_unproved(connection, account, replace(account, active=False))
+    more = house.process.writer.do(claim.more, claim.More(account, token, 10))
+    assert more == ()
+    assert enter(house, account)[1] == ()
+
+
+def test_leaving_gives_unsent_mail_back(house: House, smtp: ScriptedSMTP) -> None:
+    account = house.add_account(smtp)
+    ids = [house.take() for _ in range(3)]
+    token, _ = enter(house, account)
+    turn(house, mark=Mark(ids[0], token, uuid7()))
+    house.process.writer.do(claim.leave, claim.Leave(account.id, token))
+    assert [house.state(each)[0] for each in ids] == ["sending", "queued", "queued"]
+    with house.process.database.read() as connection:
+        assert connection.execute(select(slots)).all() == []
+        ready = connection.execute(select(mails.c.id).where(mails.c.ready)).scalars().all()
+        assert set(ready) == set(ids[1:])
+
+
+def test_a_marked_mail_cannot_be_cancelled(house: House, smtp: ScriptedSMTP) -> None:
+    account = house.add_account(smtp)
+    mail_id = house.take()
+    token, _ = enter(house, account)
+    turn(house, mark=Mark(mail_id, token, uuid7()))
+    with house.process.database.write() as connection, pytest.raises(Refused, match="sending"):
+        cancel(connection, mail_id)

@@ -1,0 +1,231 @@
+"""What servers answer, and what becomes of the mail, its recipients and its account."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import update
+
+from postroom.config.states import Auth, Health
+from postroom.config.tables import mails
+from postroom.worker.chores.due import due
+from postroom.worker.chores.probe import probe
+from postroom.worker.chores.release import release
+from servers.scripted_smtp import Drop, Lost, Reply, ScriptedSMTP
+from worker.conftest import House
+
+PAST = datetime.now(UTC) - timedelta(hours=1)
+
+
+def make_due(house: House) -> None:
+    """Move every waiting mail's time to the past, then let the chore find it."""
+    with house.process.database.write() as connection:
+        connection.execute(update(mails).where(mails.c.due_at.is_not(None)).values(due_at=PAST))
+    due(house.process)
+
+
+def test_a_refusal_for_now_is_deferred_and_tried_again(house: House) -> None:
+    with ScriptedSMTP(on={".": [Reply("451 4.3.0 try later")]}) as server:
+        account = house.add_account(server)
+        mail_id = house.take()
+        house.drain(account)
+        shown = house.show(mail_id)
+        assert shown["state"] == "deferred"
+        wait = datetime.fromisoformat(shown["due_at"]) - datetime.now(UTC)
+        assert timedelta(seconds=45) < wait < timedelta(seconds=75)
+        house.drain(account)
+        assert len(server.accepted) == 0
+
+        make_due(house)
+        house.drain(account)
+        shown = house.show(mail_id)
+        assert shown["state"] == "sent"
+        assert [attempt["outcome"] for attempt in shown["attempts_log"]] == ["deferred", "accepted"]
+        assert len(server.accepted) == 1
+
+
+def test_a_wait_that_the_reply_names_is_kept_to(house: House) -> None:
+    with ScriptedSMTP(on={".": [Reply("450 4.7.1 greylisted, try again in 900 seconds")]}) as server:
+        account = house.add_account(server)
+        mail_id = house.take()
+        house.drain(account)
+        wait = datetime.fromisoformat(house.show(mail_id)["due_at"]) - datetime.now(UTC)
+        assert timedelta(seconds=880) < wait < timedelta(seconds=901)
+
+
+def test_a_refusal_for_good_fails_with_the_servers_words(house: House) -> None:
+    with ScriptedSMTP(on={".": Reply("554 5.6.0 not this letter")}) as server:
+        account = house.add_account(server)
+        mail_id = house.take()
+        house.drain(account)
+        shown = house.show(mail_id)
+        assert shown["state"] == "failed"
+        (recipient,) = shown["recipients"]
+        assert (recipient["state"], recipient["enhanced_status_code"]) == ("refused", "5.6.0")
+        assert "not this letter" in shown["attempts_log"][0]["reply"]
+
+
+def test_each_recipient_has_an_outcome_of_its_own(house: House, smtp: ScriptedSMTP) -> None:
+    account = house.add_account(smtp)
+    recipients = ["good@client.example", "rcpt-550-5.1.1@client.example", "rcpt-450-4.2.1-once@client.example"]
+    mail_id = house.take(to=recipients)
+    house.drain(account)
+    shown = house.show(mail_id)
+    assert shown["state"] == "deferred"
+    assert [each["state"] for each in shown["recipients"]] == ["accepted", "refused", "pending"]
+
+    make_due(house)
+    house.drain(account)
+    shown = house.show(mail_id)
+    assert shown["state"] == "sent"
+    assert [each["state"] for each in shown["recipients"]] == ["accepted", "refused", "accepted"]
+    assert [each.recipients for each in smtp.accepted] == [(recipients[0],), (recipients[2],)]
+
+
+def test_the_only_recipient_refused_is_a_failed_mail(house: House, smtp: ScriptedSMTP) -> None:
+    account = house.add_account(smtp)
+    mail_id = house.take(to="rcpt-550-5.1.1@client.example")
+    house.drain(account)
+    assert house.state(mail_id) == ("failed", None)
+    assert not smtp.accepted
+
+
+def test_a_break_before_the_dot_is_tried_again_without_an_attempt_lost(house: House) -> None:
+    with ScriptedSMTP(on={"DATA": [Drop()]}) as server:
+        account = house.add_account(server)
+        mail_id = house.take()
+        house.drain(account)
+        assert house.state(mail_id) == ("deferred", None)
+        make_due(house)
+        house.drain(account)
+        shown = house.show(mail_id)
+        assert (shown["state"], shown["copies_possible"]) == ("sent", 1)
+        assert len(server.accepted) == 1
+
+
+@pytest.mark.parametrize(("priority", "seconds"), [("high", 60), ("normal", 900)])
+def test_a_break_after_the_dot_is_uncertain_and_sent_once_more(house: House, priority: str, seconds: int) -> None:
+    with ScriptedSMTP(on={".": [Lost()]}) as server:
+        account = house.add_account(server)
+        mail_id = house.take(priority=priority)
+        house.drain(account)
+        shown = house.show(mail_id)
+        assert (shown["state"], shown["copies_possible"]) == ("uncertain", 1)
+        wait = datetime.fromisoformat(shown["due_at"]) - datetime.now(UTC)
+        assert timedelta(seconds=seconds - 5) < wait <= timedelta(seconds=seconds)
+
+        make_due(house)
+        house.drain(account)
+        shown = house.show(mail_id)
+        assert (shown["state"], shown["copies_possible"]) == ("sent", 2)
+        first, second = server.accepted
+        assert first.content == second.content
+
+
+def test_the_second_uncertain_break_waits_for_a_person(house: House) -> None:
+    with ScriptedSMTP(on={".": Lost()}) as server:
+        account = house.add_account(server)
+        mail_id = house.take()
+        house.drain(account)
+        make_due(house)
+        house.drain(account)
+        assert house.state(mail_id) == ("held", "uncertain")
+        make_due(house)
+        release(house.process)
+        house.drain(account)
+        assert len(server.accepted) == 2
+
+
+def test_on_uncertain_hold_never_sends_a_second_copy(house: House) -> None:
+    with ScriptedSMTP(on={".": Lost()}) as server:
+        account = house.add_account(server)
+        mail_id = house.take(priority="bulk")
+        house.drain(account)
+        assert house.state(mail_id) == ("held", "uncertain")
+
+
+def test_a_dead_server_costs_no_mail_an_attempt(house: House) -> None:
+    with ScriptedSMTP() as server:
+        account = house.add_account(server)
+    mail_id = house.take()
+    house.drain(account)
+    shown = house.show(mail_id)
+    assert (shown["state"], shown["attempts_log"]) == ("queued", [])
+    failing = house.account(account)
+    assert failing.health is Health.FAILING
+    assert "connect" in (failing.health_detail or "")
+    house.drain(account)
+    assert house.account(account).probes == 1, "the lane pauses until its probe is due"
+
+
+def test_a_server_that_is_back_gets_its_mail(house: House, smtp: ScriptedSMTP) -> None:
+    account = house.add_account(smtp)
+    house.change("accounts", account.id, health=Health.FAILING, probe_at=PAST, probes=3)
+    mail_id = house.take()
+    assert probe(house.process) == 1
+    assert house.nudges.drains[-1] == account.id
+    house.drain(account)
+    after = house.account(account)
+    assert (after.health, after.health_detail, after.probe_at, after.probes) == (Health.OK, None, None, 0)
+    assert house.state(mail_id) == ("sent", None)
+
+
+def test_a_refused_sign_in_holds_the_lane_after_one_try(house: House) -> None:
+    with ScriptedSMTP(login="shop", password="new") as server:
+        account = house.add_account(server, auth=Auth.PLAIN, login="shop", password="old", allow_cleartext=True)
+        ids = [house.take() for _ in range(3)]
+        house.drain(account)
+        assert {house.state(each) for each in ids} == {("held", "account_suspended")}
+        assert house.account(account).health is Health.SUSPENDED
+        assert sum(command.startswith("AUTH") for command in server.commands) == 1
+        later = house.take()
+        assert house.state(later) == ("held", "account_suspended")
+
+
+def test_mail_of_a_failing_account_goes_over_the_next_one(house: House, smtp: ScriptedSMTP) -> None:
+    with ScriptedSMTP() as dead:
+        first = house.add_account(dead, priority=1)
+    second = house.add_account(smtp, priority=2)
+    mail_id = house.take()
+    assert house.show(mail_id)["account_id"] == str(first.id)
+    house.drain(first)
+    assert second.id in house.nudges.drains
+    house.drain(second)
+    assert house.state(mail_id) == ("sent", None)
+
+
+def test_a_from_that_one_account_may_not_use_goes_over_the_next_or_is_held(house: House) -> None:
+    refusal = Reply("553 5.7.1 <shop@shop.example>: Sender address rejected: not owned by user shop")
+    with ScriptedSMTP(on={"MAIL": refusal}) as strict:
+        first = house.add_account(strict, priority=1)
+        mail_id = house.take()
+        house.drain(first)
+        assert house.state(mail_id) == ("held", "sender_refused")
+        with ScriptedSMTP() as kind:
+            second = house.add_account(kind, priority=2)
+            other = house.take()
+            house.drain(first)
+            assert house.show(other)["account_id"] == str(second.id)
+            house.drain(second)
+            assert house.state(other) == ("sent", None)
+
+
+def test_a_letter_too_large_for_the_server_fails_without_being_sent(house: House) -> None:
+    with ScriptedSMTP(size_bytes=2000) as server:
+        account = house.add_account(server)
+        mail_id = house.take(text="x" * 5000)
+        house.drain(account)
+        assert house.state(mail_id) == ("failed", None)
+        assert "SIZE" in house.show(mail_id)["attempts_log"][0]["reply"]
+        assert not any(command.startswith("MAIL") for command in server.commands)
+
+
+def test_too_many_recipients_leave_in_several_transactions(house: House) -> None:
+    answers = [None, None, Reply("452 4.5.3 too many recipients")]
+    with ScriptedSMTP(on={"RCPT": answers}) as server:
+        account = house.add_account(server)
+        mail_id = house.take(to=[f"client{number}@client.example" for number in range(3)])
+        house.drain(account)
+        assert house.nudges.drains[-1] == account.id, "the rest goes at once"
+        house.drain(account)
+        assert house.state(mail_id) == ("sent", None)
+        assert [len(each.recipients) for each in server.accepted] == [2, 1]

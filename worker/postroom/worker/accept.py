@@ -1,0 +1,285 @@
+"""Accept: jobs from the inbox to the ledger (design §4).
+
+Read, open, validate, choose, insert, commit, and only then remove from the inbox. A known id changes nothing; the same
+key with another body, and whatever cannot be taken, goes to the reject list with its error and can be replayed.
+"""
+
+import email.parser
+import email.policy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Connection, insert, select
+
+from postroom.config.database import insert_new, now
+from postroom.config.states import HeldReason, MailState, OnUncertain, PriorityRank, RecipientState
+from postroom.config.tables import letters, mails, recipients, rejects
+from postroom.producer import names
+from postroom.producer.errors import CannotOpen, InvalidMail, NewerJob
+from postroom.producer.identifiers import uuid7
+from postroom.producer.mail import Address, Mail, address_key
+from postroom.worker.inbox import MOST_AT_ONCE, Waiting
+from postroom.worker.lanes import Chooser
+from postroom.worker.letter.content import Attachment, Letter, Mailbox
+from postroom.worker.process import Process, letter_identity
+
+_MOST_TRIES: Final = 5
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A job that is a valid mail."""
+
+    waiting: Waiting
+    mail: Mail
+    body_hash: bytes
+    from_: Address
+
+
+@dataclass(frozen=True, slots=True)
+class _Rejected:
+    """A job that cannot be taken, and why."""
+
+    waiting: Waiting
+    error: str
+    producer: str | None = None
+
+
+def accept(process: Process, fields: Sequence[str]) -> None:
+    """Bring jobs from the inbox to the ledger, then nudge the lanes that got mail."""
+    for start in range(0, len(fields), MOST_AT_ONCE):
+        waiting = process.inbox.take(fields[start : start + MOST_AT_ONCE])
+        _record(process, [each for each in waiting if not each.crashed])
+        for each in waiting:
+            if each.crashed:
+                _take_alone(process, each)
+
+
+def _take_alone(process: Process, waiting: Waiting) -> None:
+    tries = process.inbox.count_try(waiting.field)
+    if tries <= _MOST_TRIES:
+        _record(process, [waiting])
+        return
+    error = f"a worker died {_MOST_TRIES} times with this job in hand"
+    with process.database.write() as connection:
+        _reject(connection, [_Rejected(waiting, error)])
+    process.inbox.done([waiting.field])
+
+
+def _record(process: Process, batch: Sequence[Waiting]) -> None:
+    if not batch:
+        return
+    done: list[str] = []
+    try:
+        opened, rejected = _open(process, batch)
+        with process.database.write() as connection:
+            other_body, lanes = _insert(process, connection, opened)
+            _reject(connection, [*rejected, *other_body])
+        done = [each.waiting.field for each in opened] + [each.waiting.field for each in rejected]
+    finally:
+        left = [each.field for each in batch if each.field not in set(done)]
+        process.inbox.put_back(left)
+    process.inbox.done(done)
+    for account_id in lanes:
+        process.nudges.drain(account_id)
+    log.info("accepted", mails=len(opened) - len(other_body), rejected=len(rejected) + len(other_body))
+
+
+def _open(process: Process, batch: Sequence[Waiting]) -> tuple[list[_Opened], list[_Rejected]]:
+    """Open and validate. A job of a newer version is in neither list: it stays for a newer worker."""
+    opened: list[_Opened] = []
+    rejected: list[_Rejected] = []
+    for waiting in batch:
+        mail: Mail | None = None
+        try:
+            mail = Mail.from_job(process.ring.open(waiting.sealed, names.inbox_identity(waiting.mail_id)))
+            _check_id(mail, waiting)
+            body_hash = process.front_key.hash("body", mail.body())
+            opened.append(_Opened(waiting, mail, body_hash, _from(mail)))
+        except NewerJob as newer:
+            log.warning("a job is left for a newer worker", mail=str(waiting.mail_id), why=str(newer))
+        except (CannotOpen, InvalidMail) as error:
+            rejected.append(_Rejected(waiting, str(error), mail.producer if mail else None))
+    return opened, rejected
+
+
+def _check_id(mail: Mail, waiting: Waiting) -> None:
+    if mail.id != waiting.mail_id:
+        raise InvalidMail([("id", f"is {mail.id}, but the job lies in the inbox as {waiting.mail_id}")])
+
+
+def _from(mail: Mail) -> Address:
+    if mail.renders_template and mail.template is not None:
+        raise InvalidMail([("template.name", f"there is no template {mail.template.name!r}")])
+    if mail.from_ is None:
+        raise InvalidMail([("from", "is missing, and no template gives it")])
+    return mail.from_
+
+
+def _insert(process: Process, connection: Connection, opened: Sequence[_Opened]) -> tuple[list[_Rejected], set[UUID]]:
+    """Insert new mails.
+
+    Returns:
+        Those that are refused since their key was used with another body, and the accounts that got mail.
+    """
+    clock = connection.execute(select(now())).scalar_one()
+    known = _known(connection, [each.mail.id for each in opened])
+    fresh: dict[UUID, _Opened] = {}
+    other_body: list[_Rejected] = []
+    for each in opened:
+        first = known.get(each.mail.id) or (fresh[each.mail.id].body_hash if each.mail.id in fresh else None)
+        if first is None:
+            fresh[each.mail.id] = each
+        elif first != each.body_hash:
+            error = f"key: {each.mail.key!r} was used before with another body" if each.mail.key else "id: used before"
+            other_body.append(_Rejected(each.waiting, error, each.mail.producer))
+    if not fresh:
+        return other_body, set()
+    chooser = Chooser(connection, {(each.from_.key, each.mail.owner) for each in fresh.values()})
+    rows = [_mail_row(process, each, chooser, clock) for each in fresh.values()]
+    inserted = set(connection.execute(insert_new(mails, connection).returning(mails.c.id), rows).scalars())
+    written = [each for each in fresh.values() if each.mail.id in inserted]
+    if written:
+        public = process.ring.public
+        sealed = [
+            {
+                "mail_id": each.mail.id,
+                "sealed": public.seal(_letter(each, chooser, clock).to_content(), letter_identity(each.mail.id)),
+            }
+            for each in written
+        ]
+        connection.execute(insert(letters), sealed)
+        connection.execute(insert(recipients), [row for each in written for row in _recipient_rows(each.mail)])
+    raced = [each for each in fresh.values() if each.mail.id not in inserted]
+    if raced:  # another accept had them in hand too; its rows stand now
+        return [*other_body, *_insert(process, connection, raced)[0]], _lanes(rows, inserted)
+    return other_body, _lanes(rows, inserted)
+
+
+def _known(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, bytes]:
+    rows = connection.execute(select(mails.c.id, mails.c.body_hash).where(mails.c.id.in_(ids)))
+    return {row.id: row.body_hash for row in rows}
+
+
+def _lanes(rows: Sequence[dict[str, Any]], inserted: set[UUID]) -> set[UUID]:
+    return {row["account_id"] for row in rows if row["ready"] and row["id"] in inserted}
+
+
+def _mail_row(process: Process, each: _Opened, chooser: Chooser, clock: datetime) -> dict[str, Any]:
+    mail = each.mail
+    choice = chooser.choose(each.from_.key, mail.owner)
+    held: HeldReason | None = choice.held
+    scheduled = mail.send_at is not None and mail.send_at > clock
+    template = mail.template
+    priority = PriorityRank[mail.priority.upper()]
+    on_uncertain = mail.on_uncertain or (OnUncertain.HOLD if priority is PriorityRank.BULK else OnUncertain.RESEND)
+    start = mail.send_at if scheduled and mail.send_at is not None else clock
+    return {
+        "id": mail.id,
+        "state": MailState.HELD if held else MailState.QUEUED,
+        "reason": held,
+        "ready": not held and not scheduled,
+        "account_id": choice.account.id if choice.account else None,
+        "producer": mail.producer,
+        "owner": mail.owner,
+        "from_address": each.from_.address,
+        "from_key": each.from_.key,
+        "from_name": _display_name(each, chooser),
+        "subject": _subject(mail),
+        "template_name": template.name if template else None,
+        "template_locale": template.locale if template else None,
+        "template_version": template.version if template else None,
+        "template_meta": dict(template.meta) if template else None,
+        "tags": list(mail.tags),
+        "priority": priority,
+        "on_uncertain": on_uncertain,
+        "body_hash": each.body_hash,
+        "size_bytes": len(each.waiting.sealed),
+        "created_at": clock,
+        "send_at": mail.send_at,
+        "due_at": None if held else start,
+        "expires_at": mail.expires_at or start + timedelta(hours=process.settings.lifetime_hours),
+        "expires_absolute": mail.expires_at is not None,
+        "held_at": clock if held else None,
+        "attempts": 0,
+        "crashes": 0,
+        "copies_possible": 1,
+    }
+
+
+def _display_name(each: _Opened, chooser: Chooser) -> str:
+    """The mail's name, else the sender's; the account's is put in when the letter is composed."""
+    return each.from_.name or chooser.sender_name(each.from_.key, each.mail.owner)
+
+
+def _subject(mail: Mail) -> str:
+    if mail.raw is None:
+        return mail.subject or ""
+    head = email.parser.BytesHeaderParser(policy=email.policy.default).parsebytes(mail.raw)
+    return str(head.get("Subject", ""))
+
+
+def _letter(each: _Opened, chooser: Chooser, clock: datetime) -> Letter:
+    mail = each.mail
+    domain = each.from_.key.rpartition("@")[2]
+    return Letter(
+        message_id=f"<{mail.id.hex}@{domain}>",
+        date=clock,
+        from_=Mailbox(each.from_.address, _display_name(each, chooser)),
+        to=_mailboxes(mail.to),
+        cc=_mailboxes(mail.cc),
+        reply_to=_mailboxes(mail.reply_to),
+        subject=mail.subject or "",
+        text=mail.text,
+        html=mail.html,
+        headers=tuple(mail.headers.items()),
+        attachments=tuple(
+            Attachment(file.filename, file.content_type, file.content, file.inline_id) for file in mail.attachments
+        ),
+        raw=mail.raw,
+    )
+
+
+def _mailboxes(addresses: Sequence[Address]) -> tuple[Mailbox, ...]:
+    return tuple(Mailbox(address.address, address.name) for address in addresses)
+
+
+def _recipient_rows(mail: Mail) -> Iterator[dict[str, Any]]:
+    """One row a recipient; an address named twice gets the mail once."""
+    seen: set[str] = set()
+    for kind, addresses in (("to", mail.to), ("cc", mail.cc), ("bcc", mail.bcc)):
+        for address in addresses:
+            key = address_key(address.address)
+            if key in seen:
+                continue
+            yield {
+                "mail_id": mail.id,
+                "position": len(seen),
+                "address": address.address,
+                "name": address.name,
+                "kind": kind,
+                "state": RecipientState.PENDING,
+            }
+            seen.add(key)
+
+
+def _reject(connection: Connection, rejected: Sequence[_Rejected]) -> None:
+    if not rejected:
+        return
+    rows = [
+        {
+            "id": uuid7(),
+            "mail_id": each.waiting.mail_id,
+            "producer": each.producer,
+            "error": each.error,
+            "sealed": each.waiting.sealed,
+        }
+        for each in rejected
+    ]
+    connection.execute(insert(rejects).values(created_at=now()), rows)

@@ -1,0 +1,47 @@
+"""Due: mails whose time has come are ready; uncertain ones are sent again, once; lanes with ready mail are nudged."""
+
+from typing import Final
+
+from sqlalchemy import exists, false, func, select, true, update
+
+from postroom.config.database import now
+from postroom.config.states import Health, MailState
+from postroom.config.tables import accounts, mails, slots
+from postroom.worker.process import Process
+
+_MOST: Final = 5000
+
+
+def due(process: Process) -> int:
+    """Make ready what is due; returns how many mails that were."""
+    with process.database.read() as connection:
+        waiting = select(mails.c.id).where(
+            mails.c.ready == false(), mails.c.due_at.is_not(None), mails.c.claim.is_(None), mails.c.due_at <= now()
+        )
+        ids = list(connection.execute(waiting.order_by(mails.c.due_at).limit(_MOST)).scalars())
+    if ids:
+        with process.database.write() as connection:
+            still_due = (mails.c.id.in_(ids), mails.c.claim.is_(None), mails.c.due_at <= now())
+            connection.execute(
+                update(mails)
+                .where(*still_due, mails.c.state.in_([MailState.QUEUED, MailState.DEFERRED]))
+                .values(ready=True)
+            )
+            connection.execute(  # announced before it leaves: from now on two copies may exist
+                update(mails)
+                .where(*still_due, mails.c.state == MailState.UNCERTAIN)
+                .values(state=MailState.QUEUED, ready=True, copies_possible=mails.c.copies_possible + 1)
+            )
+    _nudge_lanes(process)
+    return len(ids)
+
+
+def _nudge_lanes(process: Process) -> None:
+    """Nudge lanes that have ready mail and no drain at work: their nudge was lost, or the time has just come."""
+    ready = exists().where(mails.c.account_id == accounts.c.id, mails.c.ready == true())
+    drained = select(func.count()).where(slots.c.account_id == accounts.c.id).scalar_subquery()
+    idle = select(accounts.c.id).where(accounts.c.active, accounts.c.health == Health.OK, ready, drained == 0)
+    with process.database.read() as connection:
+        lanes = list(connection.execute(idle).scalars())
+    for account_id in lanes:
+        process.nudges.drain(account_id)

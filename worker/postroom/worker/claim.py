@@ -1,0 +1,238 @@
+"""Claims: a drain's hold on one of an account's connections (its slot) and on the mails it takes to it.
+
+The slot's lease is the lease of all its claims. A worker renews it by heartbeat; when it ends, the chore `leases` takes
+the mails back, and the fence on the claim keeps the late worker from sending them.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, true, update
+
+from postroom.config import accounts as kept
+from postroom.config.accounts import Account
+from postroom.config.database import now
+from postroom.config.states import (
+    Health,
+    MailState,
+    OnUncertain,
+    PriorityRank,
+    RecipientState,
+)
+from postroom.config.tables import accounts, letters, mails, recipients, slots
+from postroom.worker.retry import Facts, probe_gap_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedRecipient:
+    """One pending recipient of a claimed mail."""
+
+    position: int
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedMail:
+    """A mail in a drain's hands, with the recipients still pending and its place in the lane."""
+
+    id: UUID
+    facts: Facts
+    pending: tuple[ClaimedRecipient, ...]
+    order: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """Ask for a slot of an account and for its first mails.
+
+    Attributes:
+        claim: the token that will hold them.
+        mails: how many mails at most.
+        lease_seconds: how long the slot lives without a heartbeat.
+    """
+
+    account_id: UUID
+    claim: UUID
+    mails: int
+    lease_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A slot held: the account as it is now, its first mails, and whether another drain would find work."""
+
+    account: Account
+    mails: tuple[ClaimedMail, ...]
+    wants_another: bool
+
+
+@dataclass(frozen=True, slots=True)
+class More:
+    """Ask for more mails of a lane that is held, while the account stays as it was."""
+
+    account: Account
+    claim: UUID
+    mails: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Give back the slot and every claimed mail that was not marked, or was and is known not to have been sent."""
+
+    account_id: UUID
+    claim: UUID
+    unsent: UUID | None = None
+
+
+def has_work(connection: Connection, account_id: UUID) -> bool:
+    """Whether a drain of this account could do anything: a cheap look before it asks for a turn to write."""
+    ready = exists().where(mails.c.account_id == account_id, mails.c.ready == true())
+    sending = (accounts.c.health == Health.OK) & ready
+    probing = (accounts.c.health != Health.OK) & (accounts.c.probe_at <= now())
+    held = select(func.count()).select_from(slots).where(slots.c.account_id == account_id).scalar_subquery()
+    query = select(accounts.c.id).where(
+        accounts.c.id == account_id, accounts.c.active, sending | probing, held < accounts.c.connections
+    )
+    return connection.execute(query).first() is not None
+
+
+def enter(connection: Connection, asked: Sequence[Enter]) -> list[Lane | None]:
+    """Give each its slot and mails; None where the account cannot send now, is full, or has nothing waiting."""
+    return [_enter(connection, each) for each in asked]
+
+
+def _enter(connection: Connection, asked: Enter) -> Lane | None:
+    account = kept.get(connection, asked.account_id)
+    if account is None or not account.active:
+        return None
+    probing = account.health is not Health.OK
+    if probing and not kept.take_probe(connection, account, probe_gap_seconds(account.probes)):
+        return None
+    number = _take_slot(connection, account, asked)
+    if number is None:
+        return None
+    claimed = () if account.health is Health.SUSPENDED else _claim(connection, account.id, asked.claim, asked.mails)
+    if not claimed and not probing:
+        connection.execute(delete(slots).where(slots.c.claim == asked.claim))
+        return None
+    wants_another = len(claimed) == asked.mails and number < account.connections and not probing
+    return Lane(account, claimed, wants_another)
+
+
+def _take_slot(connection: Connection, account: Account, asked: Enter) -> int | None:
+    taken = set(connection.execute(select(slots.c.number).where(slots.c.account_id == account.id)).scalars())
+    for number in range(1, account.connections + 1):
+        if number in taken:
+            continue
+        row = {"account_id": account.id, "number": number, "claim": asked.claim}
+        with connection.begin_nested():
+            connection.execute(insert(slots).values(**row, lease_until=now(asked.lease_seconds)))
+        return number
+    return None
+
+
+def more(connection: Connection, asked: Sequence[More]) -> list[tuple[ClaimedMail, ...]]:
+    """Claim more for lanes that are held. Nothing once the slot was lost or the account was changed: enter anew."""
+    claimed: list[tuple[ClaimedMail, ...]] = []
+    for each in asked:
+        unchanged = connection.execute(
+            select(accounts.c.id).where(
+                accounts.c.id == each.account.id,
+                accounts.c.active,
+                accounts.c.version == each.account.version,
+                exists().where(slots.c.claim == each.claim),
+            )
+        ).first()
+        claimed.append(_claim(connection, each.account.id, each.claim, each.mails) if unchanged else ())
+    return claimed
+
+
+_PICKED = (
+    select(mails.c.id)
+    .where(mails.c.account_id == bindparam("lane"), mails.c.ready == true(), mails.c.expires_at > now())
+    .order_by(mails.c.priority, mails.c.due_at, mails.c.id)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
+_CLAIM = (
+    update(mails)
+    .where(mails.c.id.in_(_PICKED))
+    .values(state=MailState.SENDING, ready=False, claim=bindparam("token"))
+    .returning(
+        mails.c.id,
+        mails.c.priority,
+        mails.c.due_at,
+        mails.c.on_uncertain,
+        mails.c.attempts,
+        mails.c.copies_possible,
+    )
+)
+
+
+def _claim(connection: Connection, account_id: UUID, claim: UUID, most: int) -> tuple[ClaimedMail, ...]:
+    rows = connection.execute(_CLAIM, {"lane": account_id, "most": most, "token": claim}).all()
+    if not rows:
+        return ()
+    everyone: dict[UUID, list[Any]] = defaultdict(list)
+    query = select(recipients).where(recipients.c.mail_id.in_([row.id for row in rows]))
+    for recipient in connection.execute(query.order_by(recipients.c.mail_id, recipients.c.position)):
+        everyone[recipient.mail_id].append(recipient)
+    claimed = (_claimed(row, everyone[row.id]) for row in rows)
+    return tuple(sorted(claimed, key=lambda mail: mail.order))
+
+
+def _claimed(row: Any, everyone: list[Any]) -> ClaimedMail:
+    facts = Facts(
+        priority=PriorityRank(row.priority),
+        on_uncertain=OnUncertain(row.on_uncertain),
+        attempts=row.attempts,
+        copies_possible=row.copies_possible,
+        accepted_before=any(each.state == RecipientState.ACCEPTED for each in everyone),
+    )
+    pending = tuple(
+        ClaimedRecipient(each.position, each.address) for each in everyone if each.state == RecipientState.PENDING
+    )
+    return ClaimedMail(row.id, facts, pending, (row.priority, row.due_at, row.id))
+
+
+def sealed_letter(connection: Connection, mail_id: UUID) -> bytes | None:
+    """The sealed letter of a mail, or None once it was erased."""
+    return connection.execute(select(letters.c.sealed).where(letters.c.mail_id == mail_id)).scalar()
+
+
+def leave(connection: Connection, left: Sequence[Leave]) -> list[None]:
+    """Free slots; mails that were claimed and not marked are ready again."""
+    for each in left:
+        connection.execute(
+            update(mails)
+            .where(mails.c.claim == each.claim, mails.c.marked_at.is_(None) | (mails.c.id == each.unsent))
+            .values(state=MailState.QUEUED, ready=True, claim=None, marked_at=None)
+        )
+        connection.execute(delete(slots).where(slots.c.claim == each.claim))
+    return [None] * len(left)
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Ask for the leases of all claims that one process holds."""
+
+    claims: frozenset[UUID]
+    lease_seconds: float
+
+
+def renew(connection: Connection, asked: Sequence[Renew]) -> list[set[UUID]]:
+    """Renew leases; answers with the claims that still stand. The others were taken away."""
+    return [_renew(connection, each) for each in asked]
+
+
+def _renew(connection: Connection, asked: Renew) -> set[UUID]:
+    renewed = connection.execute(
+        update(slots)
+        .where(slots.c.claim.in_(asked.claims))
+        .values(lease_until=now(asked.lease_seconds))
+        .returning(slots.c.claim)
+    )
+    return set(renewed.scalars())

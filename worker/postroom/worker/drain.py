@@ -1,0 +1,288 @@
+"""Drain: send a lane over one open session until it is empty (design §4).
+
+A turn of the loop is one transaction: the outcome of mail N and the mark of mail N+1. The session writes the next
+letter while that transaction commits, and waits for it only before the final dot.
+"""
+
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from dataclasses import dataclass, replace
+from functools import partial
+from uuid import UUID, uuid4
+
+import structlog
+
+from postroom.config.states import Health, HeldReason, MailState, Outcome, Scope
+from postroom.producer.errors import CannotOpen
+from postroom.producer.identifiers import uuid7
+from postroom.worker import claim, health, lanes, ledger
+from postroom.worker.claim import ClaimedMail, Enter, Lane, Leave, More
+from postroom.worker.health import Trouble
+from postroom.worker.ledger import Mark, RecipientRecord, Record, Turn, TurnDone
+from postroom.worker.letter.compose import compose
+from postroom.worker.letter.content import Letter
+from postroom.worker.process import Process, letter_identity
+from postroom.worker.retry import Next, decide, recipient_state
+from postroom.worker.smtp.errors import OpenFailed
+from postroom.worker.smtp.replies import Reply, Verdict
+from postroom.worker.smtp.session import Delivery, Envelope, Session
+from postroom.worker.verify import server_of
+
+_YIELD_AFTER_SECONDS = 1.0
+_CLAIM_AHEAD_SECONDS = 0.5
+_MOST_CLAIMED = 100
+_MARK_WAIT_SECONDS = 20.0
+
+log = structlog.get_logger(__name__)
+
+
+def drain(process: Process, account_id: UUID) -> None:
+    """Send what waits in one account's lane, until it is empty, cannot go on, or others need the thread."""
+    with process.database.read() as connection:
+        if not claim.has_work(connection, account_id):
+            return
+    token = uuid4()
+    asked = Enter(account_id, token, mails=1, lease_seconds=process.settings.lease_seconds)
+    lane = process.writer.do(claim.enter, asked)
+    if lane is None:
+        return
+    lost = process.heartbeat.hold(token)
+    if lane.wants_another:
+        process.nudges.drain(account_id)
+    drained = _Drain(process, lane, token, lost)
+    try:
+        with process.busy():
+            drained.run()
+    finally:
+        process.writer.do(claim.leave, Leave(account_id, token, drained.unsent))
+        process.heartbeat.drop(token)
+    if drained.trouble is not None:
+        _note(process, drained.trouble)
+    with process.database.read() as connection:
+        left = claim.has_work(connection, account_id)
+    if left and not process.stopping.is_set():
+        process.nudges.drain(account_id)
+
+
+def _note(process: Process, trouble: Trouble) -> None:
+    """Write down an account's trouble and choose anew for its waiting mail; or that it is well again."""
+    process.writer.do(health.note, trouble)
+    if trouble.health is Health.OK:
+        return
+    log.warning("an account is in trouble", account=str(trouble.account.id), health=trouble.health)
+    if trouble.health is trouble.account.health:
+        return
+    part: lanes.Clearing | None = lanes.Clearing(trouble.account.id)
+    while part is not None:
+        cleared = process.writer.do(lanes.clear, part)
+        for account_id in cleared.accounts:
+            process.nudges.drain(account_id)
+        part = cleared.go_on
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A mail that is composed for the session at hand."""
+
+    mail: ClaimedMail
+    envelope: Envelope
+    content: bytes
+    attempt_id: UUID
+
+
+class _Drain:
+    """One drain of one lane. `trouble` is what it found out about its account; `unsent` is a mail whose mark was
+    asked for and whose final dot surely did not go.
+    """
+
+    def __init__(self, process: Process, lane: Lane, token: UUID, lost: threading.Event) -> None:
+        self.trouble: Trouble | None = None
+        self.unsent: UUID | None = None
+        self._process = process
+        self._account = lane.account
+        self._token = token
+        self._lost = lost
+        self._hand = deque(lane.mails)
+        self._more: Future[tuple[ClaimedMail, ...]] | None = None
+        self._began = time.monotonic()
+        self._database_is_away = False
+        self._seconds_a_mail = _CLAIM_AHEAD_SECONDS
+
+    def run(self) -> None:
+        probing = self._account.health is not Health.OK
+        while (self._hand or probing) and not self._must_end():
+            try:
+                session, reused = self._open()
+            except OpenFailed as failure:
+                self.trouble = health.of_open_failure(self._account, failure)
+                return
+            except CannotOpen as failure:
+                self.trouble = health.suspended(self._account, f"its password cannot be opened: {failure}")
+                return
+            if probing:
+                self.trouble = Trouble(self._account, Health.OK)
+                probing = False
+            try:
+                self._send_over(session, reused=reused)
+            finally:
+                self._process.pool.give_back(self._pool_key, session)
+            if self.trouble is not None:
+                return
+
+    @property
+    def _pool_key(self) -> tuple[UUID, int]:
+        return self._account.id, self._account.version
+
+    def _open(self) -> tuple[Session, bool]:
+        """Take a session from the pool or open one; and whether it had been used before."""
+        opened = []
+
+        def open_new() -> Session:
+            opened.append(True)
+            return Session.open(server_of(self._account, self._process.ring), self._process.client)
+
+        session = self._process.pool.take(self._pool_key, open_new)
+        return session, not opened
+
+    def _send_over(self, session: Session, *, reused: bool) -> None:
+        current = self._next(session)
+        turn = self._turn(None, current)
+        while current is not None:
+            upcoming = None if self._must_end() else self._next(session)
+            self._claim_ahead()
+            delivery = session.deliver(current.envelope, current.content, partial(self._permit, turn))
+            self.unsent = None
+            record = self._record(current, delivery, reused=reused)
+            reused = True
+            if upcoming is not None and (not session.reusable or self.trouble is not None):
+                self._hand.appendleft(upcoming.mail)
+                upcoming = None
+            turn = self._turn(record, upcoming)
+            self._take_more()
+            if upcoming is None and session.reusable and self.trouble is None and not self._must_end():
+                upcoming = self._next(session)
+                turn = self._turn(None, upcoming)
+            current = upcoming
+
+    def _turn(self, record: Record | None, upcoming: _Ready | None) -> Future[TurnDone]:
+        mark = None if upcoming is None else Mark(upcoming.mail.id, self._token, upcoming.attempt_id)
+        self.unsent = None if upcoming is None else upcoming.mail.id
+        return self._process.writer.submit(ledger.turn, Turn(record, mark))
+
+    def _permit(self, turn: Future[TurnDone]) -> bool:
+        """Whether the mark is durable and its claim stood, so that the final dot may go."""
+        try:
+            stands = turn.result(_MARK_WAIT_SECONDS).marked
+        except NotYet:
+            self._database_is_away = True
+            return False
+        if stands:
+            self.unsent = None
+        return stands
+
+    def _must_end(self) -> bool:
+        """Whether to stop after the mail in hand: a warm stop, a lost lease, or other lanes that wait for a thread."""
+        if self._process.stopping.is_set() or self._lost.is_set() or self._database_is_away:
+            return True
+        return time.monotonic() - self._began > _YIELD_AFTER_SECONDS and self._process.lanes_wait()
+
+    def _claim_ahead(self) -> None:
+        """Ask for more mails while the last one in hand is on its way: about half a second's worth."""
+        if self._hand or self._more is not None or self._must_end():
+            return
+        most = max(1, min(_MOST_CLAIMED, int(_CLAIM_AHEAD_SECONDS / self._seconds_a_mail)))
+        self._more = self._process.writer.submit(claim.more, More(self._account, self._token, most))
+
+    def _take_more(self) -> None:
+        if self._more is not None and (not self._hand or self._more.done()):
+            self._hand.extend(self._more.result())
+            self._more = None
+
+    def _next(self, session: Session) -> _Ready | None:
+        """Compose the next mail in hand. One that cannot be composed is held for a person; the lane goes on."""
+        while self._hand:
+            mail = self._hand.popleft()
+            try:
+                return self._compose(mail, session)
+            except (CannotOpen, ValueError) as error:
+                log.warning("a letter cannot be composed", mail=str(mail.id), error=type(error).__name__)
+                self._turn(self._poison(mail, error), None).result()
+        return None
+
+    def _compose(self, mail: ClaimedMail, session: Session) -> _Ready:
+        with self._process.database.read() as connection:
+            sealed = claim.sealed_letter(connection, mail.id)
+        if sealed is None:
+            raise CannotOpen("its letter was erased")
+        letter = Letter.from_content(self._process.ring.open(sealed, letter_identity(mail.id)))
+        if not letter.from_.name:
+            letter = replace(letter, from_=replace(letter.from_, name=self._account.name))
+        content = compose(letter, eight_bit=session.extensions.eight_bit_mime)
+        envelope = Envelope(self._account.address, tuple(recipient.address for recipient in mail.pending))
+        return _Ready(mail, envelope, content, uuid7())
+
+    def _record(self, ready: _Ready, delivery: Delivery, *, reused: bool) -> Record:
+        self._seconds_a_mail = 0.7 * self._seconds_a_mail + 0.3 * delivery.duration_seconds
+        step = decide(ready.mail.facts, delivery)
+        if reused and delivery.outcome is Outcome.UNREACHED and delivery.reply is None:
+            # The server had closed a session that lay in the pool: a new one is tried at once.
+            step = Next(MailState.QUEUED, due_in_seconds=0, counts=False)
+        reply = delivery.reply
+        if delivery.verdict is not None and reply is not None:
+            self.trouble = health.of_verdict(self._account, delivery.verdict, str(reply)) or self.trouble
+        log.info(
+            "sent a mail",
+            mail=str(ready.mail.id),
+            account=str(self._account.id),
+            outcome=delivery.outcome.value,
+            code=reply.code if reply else None,
+            seconds=round(delivery.duration_seconds, 3),
+        )
+        return Record(
+            mail_id=ready.mail.id,
+            claim=self._token,
+            attempt_id=ready.attempt_id,
+            account_id=self._account.id,
+            duration_seconds=delivery.duration_seconds,
+            outcome=delivery.outcome,
+            scope=delivery.verdict.scope if delivery.verdict else None,
+            rule=delivery.verdict.rule if delivery.verdict else None,
+            reply=_words(reply, delivery.trouble, delivery.verdict),
+            enhanced_status_code=reply.enhanced_status_code if reply else None,
+            recipients=tuple(
+                RecipientRecord(
+                    recipient.position,
+                    recipient_state(result),
+                    _words(result.reply, delivery.trouble, result.verdict),
+                    result.reply.enhanced_status_code if result.reply else None,
+                )
+                for recipient, result in zip(ready.mail.pending, delivery.recipients, strict=True)
+            ),
+            next=step,
+        )
+
+    def _poison(self, mail: ClaimedMail, error: Exception) -> Record:
+        return Record(
+            mail_id=mail.id,
+            claim=self._token,
+            attempt_id=uuid7(),
+            account_id=self._account.id,
+            duration_seconds=0,
+            outcome=Outcome.FAILED,
+            scope=Scope.MAIL,
+            rule="cannot_be_composed",
+            reply=f"cannot be composed: {error}",
+            enhanced_status_code=None,
+            recipients=(),
+            next=Next(MailState.HELD, HeldReason.POISON, counts=False),
+        )
+
+
+def _words(reply: Reply | None, trouble: str | None, verdict: Verdict | None) -> str | None:
+    """What is kept of an answer: the server's words, how the connection broke, or why we refused it ourselves."""
+    if reply is not None:
+        return str(reply)
+    return trouble or (verdict.hint if verdict else None)

@@ -1,0 +1,149 @@
+"""What one worker process holds: settings, keys, database, Redis, and for draining the writer and the open sessions."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from uuid import UUID
+
+import redis
+import structlog
+
+from postroom.config.database import Database
+from postroom.config.settings import Settings
+from postroom.config.vault import FrontKey, Ring
+from postroom.producer.broker import redis_client
+from postroom.worker.heartbeat import Heartbeat
+from postroom.worker.inbox import Inbox
+from postroom.worker.nudges import Nudges
+from postroom.worker.smtp.pool import Pool
+from postroom.worker.smtp.server import Client, Timeouts, default_hello_name, tls_context
+from postroom.worker.writer import Writer
+
+log = structlog.get_logger(__name__)
+
+
+def letter_identity(mail_id: UUID) -> bytes:
+    """Associated data of a letter in the ledger: a box moved to another mail does not open."""
+    return b"postroom:letter:" + mail_id.bytes
+
+
+class Process:
+    """Made once a process, after it was forked or started; each part is made when it is first needed."""
+
+    def __init__(self, settings: Settings, nudges: Nudges) -> None:
+        self.settings = settings
+        self.nudges = nudges
+        self.stopping = threading.Event()
+        self._lanes = 0
+        self._guard = threading.Lock()
+        self._parts: list[Callable[[], None]] = []
+
+    @cached_property
+    def database(self) -> Database:
+        """The ledger's database."""
+        database = Database(self.settings.database)
+        self._parts.append(database.close)
+        return database
+
+    @cached_property
+    def ring(self) -> Ring:
+        """The private ring; only worker processes come here."""
+        return Ring.load(self.settings.ring_file)
+
+    @cached_property
+    def front_key(self) -> FrontKey:
+        """The key of the keyed hashes of bodies."""
+        return FrontKey.load(self.settings.front_file)
+
+    @cached_property
+    def inbox(self) -> Inbox:
+        """The inbox in Redis."""
+        return Inbox(self.redis)
+
+    @cached_property
+    def redis(self) -> redis.Redis:
+        """The Redis of inbox and nudges."""
+        client = redis_client(self.settings.broker)
+        self._parts.append(client.close)
+        return client
+
+    @cached_property
+    def writer(self) -> Writer:
+        """The thread that groups the writing of all lanes."""
+        writer = Writer(self.database)
+        self._parts.append(writer.close)
+        return writer
+
+    @cached_property
+    def heartbeat(self) -> Heartbeat:
+        """The thread that renews leases."""
+        heartbeat = Heartbeat(self.writer, self.settings.lease_seconds)
+        self._parts.append(heartbeat.close)
+        return heartbeat
+
+    @cached_property
+    def client(self) -> Client:
+        """How this process appears to SMTP servers; its TLS context is costly and made once."""
+        return smtp_client(self.settings)
+
+    @cached_property
+    def pool(self) -> Pool:
+        """Open sessions, by account and version."""
+        pool = Pool(self.client, self.settings.session_idle_seconds, self.settings.session_age_seconds)
+        self._parts.append(pool.close_all)
+        return pool
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """Count a lane as being drained."""
+        with self._guard:
+            self._lanes += 1
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._lanes -= 1
+
+    def lanes_wait(self) -> bool:
+        """Whether every thread is busy, so that other lanes may wait for one."""
+        return self._lanes >= self.settings.drain_threads
+
+    def prepare(self, kind: str) -> None:
+        """Make what this kind of worker needs before its threads would all make it, and fail early where one cannot
+        be made.
+
+        Raises:
+            KeyUnusable: a key file is missing, malformed, or open to other users.
+        """
+        _ = self.ring, self.database, self.redis
+        if kind == "accept":
+            _ = self.front_key, self.inbox
+        if kind == "drain":
+            _ = self.writer, self.heartbeat, self.pool, self.client
+        if kind == "care":
+            _ = self.inbox, self.client
+
+    def close(self) -> None:
+        """Close the parts, the last made first."""
+        self.stopping.set()
+        while self._parts:
+            self._parts.pop()()
+
+
+def smtp_client(settings: Settings) -> Client:
+    """The SMTP client that the settings describe."""
+    return Client(
+        hello_name=settings.smtp_hello_name or default_hello_name(),
+        timeouts=Timeouts(
+            connect_seconds=settings.smtp_connect_timeout_seconds,
+            command_seconds=settings.smtp_command_timeout_seconds,
+            dot_seconds=settings.smtp_dot_timeout_seconds,
+        ),
+        tls=tls_context(_resolved(settings.smtp_ca_file)),
+    )
+
+
+def _resolved(path: Path | None) -> Path | None:
+    return None if path is None else path.resolve()
