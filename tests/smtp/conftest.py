@@ -27,7 +27,7 @@ def patient(certificates: Certificates) -> Client:
 @pytest.fixture(scope="session")
 def hasty(patient: Client) -> Client:
     """A client for servers that hang."""
-    return client_with(patient.tls, 0.2)
+    return client_with(patient.tls, 0.4)
 
 
 @pytest.fixture

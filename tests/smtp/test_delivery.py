@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from postroom.config.states import Effect, Outcome, Scope
+from postroom.worker.smtp.content import stuffed, wire_content
 from postroom.worker.smtp.server import Client
 from postroom.worker.smtp.session import Delivery, Envelope, Session, Step
-from postroom.worker.smtp.transaction import stuffed, wire_content
 from servers.scripted_smtp import Extra, Fragments, Reply, ScriptedSMTP
 from servers.smtp_client import LETTER, account, permitted
 

@@ -175,7 +175,7 @@ def test_plain_on_a_tls_port_is_found_out_long_before_the_greeting_times_out(  #
     server = scripted(certificate=certificate, implicit_tls=True)
     began = time.monotonic()
     error = failure(server, patient, security=security)
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 4
     assert error.step == "greeting"
     assert "set security tls" in error.hint
 
@@ -217,8 +217,9 @@ def test_silence_and_drops_end_the_step(  # noqa: PLR0917 - fixtures and paramet
     server = scripted(certificate=certificates.good, login="u", password="p", on={verb: fault})
     began = time.monotonic()
     error = failure(server, hasty, security=Security.STARTTLS, auth="plain", login="u", password="p")
-    assert time.monotonic() - began < 2
-    assert error.step == step
+    assert time.monotonic() - began < 4
+    # A reset right after the connection was made can overtake the news that it was made.
+    assert error.step == step or (step == "greeting" and fault == Drop(reset=True) and error.step == "connect")
     assert error.verdict is None
     assert error.reply is None
 
@@ -361,9 +362,9 @@ def test_a_silent_address_leaves_time_for_the_next(scripted: Scripted) -> None:
             filler.connect_ex(("127.0.0.1", port))
         addresses = [*network.resolve("127.0.0.1", port), *network.resolve("127.0.0.1", server.port)]
         began = time.monotonic()
-        connection, address = network.connect(addresses, timeout_seconds=0.6)
+        connection, address = network.connect(addresses, timeout_seconds=2)
         connection.close()
-        assert 0.2 < time.monotonic() - began < 0.5
+        assert 0.9 < time.monotonic() - began < 1.9
         assert address == addresses[1]
         with pytest.raises(TimeoutError, match=r"127\.0\.0\.1: no answer in time"):
             network.connect(addresses[:1], timeout_seconds=0.2)

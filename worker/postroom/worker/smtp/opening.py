@@ -205,9 +205,6 @@ class Opening:
             reply = reply_of(*self._talk(wire, "starttls", "STARTTLS"), "STARTTLS")
             if reply.code != 220:  # noqa: PLR2004 - RFC 3207 §4
                 raise self._refused("starttls", "the server refused STARTTLS", reply)
-            if wire.has_unread:
-                what = "the server sent plain text after agreeing to STARTTLS"
-                raise OpenFailed("starttls", what, hint="Somebody may be tampering with the line.")
             detail.append(str(reply))
 
     def _sign_in(self, wire: Wire) -> None:

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Final, Self
 
 from postroom.worker.smtp import network
+from postroom.worker.smtp.delivery import Delivery, Envelope, RecipientResult
 from postroom.worker.smtp.errors import Broken, Closed, OpenFailed, Surprise, TimedOut
 from postroom.worker.smtp.opening import Extensions, Opening, Step
 from postroom.worker.smtp.server import Client, Server, Timeouts
-from postroom.worker.smtp.transaction import Delivery, Envelope, RecipientResult, Transaction
+from postroom.worker.smtp.transaction import Transaction
 from postroom.worker.smtp.wire import Wire
 
 __all__ = [

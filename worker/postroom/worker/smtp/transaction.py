@@ -8,14 +8,15 @@ Pipelining (RFC 2920): MAIL, every RCPT and DATA go in one write. So DATA may be
 refused; then a lone dot ends that empty transaction, as RFC 2920 §3.1 says. It needs no permit: nobody can receive it.
 """
 
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Final
 
-from postroom.config.states import Effect, Outcome, Scope
+from postroom.config.states import Outcome, Scope
+from postroom.worker.smtp.content import stuffed, wire_content
+from postroom.worker.smtp.delivery import SIZE, SMTPUTF8, Delivery, Envelope, RecipientResult
 from postroom.worker.smtp.errors import Broken, Closed, Surprise
 from postroom.worker.smtp.opening import Extensions, Step
 from postroom.worker.smtp.replies import Reply, Verdict, classify
@@ -25,68 +26,6 @@ from postroom.worker.smtp.wire import Wire
 _GROUP: Final = 100
 """Commands in one write: their replies must fit the receive buffers, or both sides wait for ever (RFC 2920 §3.1)."""
 _CLOSING: Final = 421
-_LINE_END = re.compile(rb"\r\n|\r|\n")
-_NOT_IN_PATH = re.compile(r"[\x00-\x20\x7f<>]")
-
-SIZE: Final = Verdict(
-    Outcome.FAILED, Scope.MAIL, Effect.NONE, "size", hint="The letter is larger than the server said it takes (SIZE)."
-)
-"""Found without asking the server (RFC 1870 §6.1)."""
-SMTPUTF8: Final = Verdict(
-    Outcome.FAILED, Scope.RECIPIENT, Effect.NONE, "smtputf8", hint="An address outside ASCII needs SMTPUTF8."
-)
-"""Found without asking the server (RFC 6531)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Envelope:
-    """Who sends and who receives, as bare addresses. An empty reverse-path is the null one.
-
-    Raises:
-        ValueError: no recipient, or an address that would break out of its command.
-    """
-
-    reverse_path: str
-    recipients: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if not self.recipients:
-            raise ValueError("an envelope needs a recipient")
-        if any(_NOT_IN_PATH.search(address) for address in (self.reverse_path, *self.recipients)):
-            raise ValueError("an address in the envelope holds a space, a control character or an angle bracket")
-
-
-@dataclass(frozen=True, slots=True)
-class RecipientResult:
-    """What became of one recipient. No reply and no verdict where the connection broke before one."""
-
-    address: str
-    outcome: Outcome
-    reply: Reply | None
-    verdict: Verdict | None
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """How one attempt ended.
-
-    Attributes:
-        outcome: of the attempt: accepted if any recipient is, else uncertain, unreached, deferred or failed likewise.
-        recipients: one for each recipient of the envelope, in its order.
-        reply: the reply that decided; None where there was none, as with `trouble` and with refusals of our own.
-        verdict: what that reply means, or our own refusal (rules ``size`` and ``smtputf8``).
-        trouble: how the connection broke, in a few words without addresses.
-        permitted: whether the final dot was permitted.
-        duration_seconds: of the whole, `permit` included.
-    """
-
-    outcome: Outcome
-    recipients: tuple[RecipientResult, ...]
-    reply: Reply | None
-    verdict: Verdict | None
-    trouble: str | None
-    permitted: bool
-    duration_seconds: float
 
 
 class _Refused(Exception):
@@ -95,25 +34,6 @@ class _Refused(Exception):
     def __init__(self, reply: Reply) -> None:
         super().__init__()
         self.reply = reply
-
-
-def wire_content(content: bytes) -> bytes:
-    """The letter as SMTP carries it: CRLF at every line's end and nowhere else a CR or LF.
-
-    A bare CR or LF that some server takes for a line's end is how one letter is made to pass for two
-    (RFC 5321 §2.3.8; "SMTP smuggling", CVE-2023-51764).
-    """
-    lines = content.count(b"\r\n")
-    if lines != content.count(b"\n") or lines != content.count(b"\r"):
-        content = _LINE_END.sub(b"\r\n", content)
-    return content if content.endswith(b"\r\n") or not content else content + b"\r\n"
-
-
-def stuffed(content: bytes) -> bytes:
-    """Content with a dot before each line that begins with one (RFC 5321 §4.5.2)."""
-    if b"\r\n." in content:
-        content = content.replace(b"\r\n.", b"\r\n..")
-    return b"." + content if content.startswith(b".") else content
 
 
 class Transaction:
