@@ -4,6 +4,7 @@ Nothing outside this class reads the environment, save the producer, which must 
 """
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -45,7 +46,7 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(60, gt=0, description="How long a claim lives without a heartbeat.")
     drain_threads: int = Field(256, ge=1, le=1024, description="Lanes that one drain process can serve at once.")
     lifetime_hours: float = Field(48, gt=0, description="How long a mail may try to leave; held time not counted.")
-    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much the parts tell.")
 
     @field_validator("flower_bind")
     @classmethod
