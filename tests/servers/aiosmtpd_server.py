@@ -71,6 +71,7 @@ class AiosmtpdServer:
 
     def __enter__(self) -> Self:
         self._listener = socket.create_server((self.host, 0), backlog=512)
+        self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or EHLO's reply waits 40 ms
         self.port = self._listener.getsockname()[1]
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), name="aiosmtpd", daemon=True)

@@ -75,7 +75,7 @@ def last_run_key(chore: str) -> str:
 
 def make_app(settings: Settings) -> Celery:
     """The Celery app for these settings. Nothing is connected to yet."""
-    app = Celery("postroom", broker=celery_url(settings.broker), set_as_current=True)
+    app = Celery("postroom", set_as_current=True)
     app.conf.update(_configuration(settings))
     process = Process(settings, CeleryNudges(app))
     app.postroom_process = process
@@ -84,7 +84,10 @@ def make_app(settings: Settings) -> Celery:
 
 
 def _configuration(settings: Settings) -> dict[str, Any]:
+    broker = celery_url(settings.broker)
     return {
+        "broker_read_url": broker,  # unlike broker_url, not overridden by CELERY_BROKER_URL in the environment
+        "broker_write_url": broker,
         "accept_content": ["json"],
         "task_serializer": "json",
         "task_ignore_result": True,

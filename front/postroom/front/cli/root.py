@@ -1,0 +1,26 @@
+"""The root of the command line: one line a subject.
+
+A subject is a file beside this one with a `typer.Typer()` named `app`: `add_typer(accounts.app, name="account")` gives
+`postroom account …`; without a name its commands stand at the root.
+"""
+
+import typer
+
+from postroom.front.cli import account, demo, doctor, explain, mail, reject, reply, running, send
+
+app = typer.Typer(
+    name="postroom",
+    help="Sends an organisation's mail from its own mailboxes.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # its tracebacks show local variables, passwords among them
+)
+app.add_typer(running.app)
+app.add_typer(account.app, name="account")
+app.add_typer(send.app)
+app.add_typer(mail.app, name="mail")
+app.add_typer(explain.app)
+app.add_typer(reject.app, name="reject")
+app.add_typer(reply.app)
+app.add_typer(doctor.app)
+app.add_typer(demo.app)

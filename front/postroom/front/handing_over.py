@@ -1,0 +1,87 @@
+"""Following a mail that was just handed over: from the inbox to the ledger, or to the reject list."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from postroom.config import mails, rejects
+from postroom.config.states import HeldReason, MailState
+from postroom.front.access import Access
+from postroom.front.nudges import broker_answers
+from postroom.producer import names
+
+_LOOK_SECONDS: Final = 0.05
+_LONGEST_LOOK_SECONDS: Final = 0.5
+
+INBOX: Final = "inbox"
+"""The state of a mail that was handed over and that no worker has taken into the ledger yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where a mail is.
+
+    Attributes:
+        state: its state in the ledger, `inbox` before that, or `rejected`.
+        why: for people: why it is held, rejected or not sent, or the server's last words; may be empty.
+    """
+
+    state: str
+    why: str = ""
+
+
+class Follower:
+    """Looks where one mail is. Made before the mail is handed over, since its id may have been used before."""
+
+    def __init__(self, access: Access, mail_id: UUID) -> None:
+        self._access = access
+        self._mail_id = mail_id
+        self._rejected_before = self._rejects().keys()
+
+    def until(self, arrived: Callable[[str], bool], *, timeout_seconds: float) -> Whereabouts:
+        """Look until its state is one that was waited for, or the time is over; says where it is then.
+
+        Raises:
+            Refused: the database cannot be read.
+            BrokerUnavailable: Redis does not answer.
+        """
+        until = time.monotonic() + timeout_seconds
+        pause_seconds = _LOOK_SECONDS
+        while True:
+            found = self._look()
+            if arrived(found.state) or time.monotonic() >= until:
+                return found
+            time.sleep(pause_seconds)
+            pause_seconds = min(pause_seconds * 1.2, _LONGEST_LOOK_SECONDS)
+
+    def _look(self) -> Whereabouts:
+        with broker_answers():
+            waits = self._access.redis.hexists(names.INBOX, str(self._mail_id))
+        if waits:  # whatever the ledger has under this id is an earlier mail's
+            return Whereabouts(INBOX)
+        new = [error for reject, error in self._rejects().items() if reject not in self._rejected_before]
+        if new:
+            return Whereabouts("rejected", new[0])
+        with self._access.read() as connection:
+            state = mails.state_of(connection, self._mail_id)
+            if state is None:
+                return Whereabouts(INBOX)
+            attempts = mails.show(connection, self._mail_id)["attempts_log"]
+        return Whereabouts(state[0], _why(*state, attempts[-1]["reply"] if attempts else None))
+
+    def _rejects(self) -> dict[str, str]:
+        with self._access.read() as connection:
+            return {each["id"]: each["error"] for each in rejects.of_mail(connection, self._mail_id)}
+
+
+def settled(state: str) -> bool:
+    """Whether nothing more happens to a mail within the next minute."""
+    return state not in {INBOX, MailState.QUEUED, MailState.SENDING}
+
+
+def _why(state: MailState, reason: HeldReason | None, reply: str | None) -> str:
+    if state is MailState.SENT:
+        return ""
+    return ". ".join(filter(None, (reason, f"The server's last words were: {reply}" if reply else None)))
