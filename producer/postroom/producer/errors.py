@@ -4,7 +4,7 @@ PostroomError
 ├── InvalidMail         (ValueError)       a field of a mail is wrong; `.field`, `.why`
 ├── NewerJob            (ValueError)       a job of a version that this release does not know
 ├── MailTooLarge        (ValueError)       the job is over the limit
-├── BrokerUnavailable   (ConnectionError)  Redis did not answer in time; nothing was handed over
+├── BrokerUnavailable   (ConnectionError)  Redis did not take the job in time
 ├── KeyUnusable         (ValueError)       a key file or key is missing, malformed, or readable by others
 ├── CannotOpen          (ValueError)       a sealed box does not open with this ring and this identity
 ├── SettingsInvalid     (ValueError)       a setting is wrong; the message names it
@@ -41,7 +41,11 @@ class MailTooLarge(PostroomError, ValueError):
 
 
 class BrokerUnavailable(PostroomError, ConnectionError):
-    """Redis did not answer within the bounded wait; nothing was handed over by this call."""
+    """Redis did not take the job within the bounded wait.
+
+    When the connection broke or the wait ended in the middle, it may have been taken all the same. A `Mail` keeps its
+    id: handing the same object over again is harmless.
+    """
 
 
 class KeyUnusable(PostroomError, ValueError):

@@ -1,146 +1,46 @@
-"""The contract: `Mail`, validated when it is made, and its JSON form, the job (design §10, version 1).
+"""The contract: `Mail`, checked when it is made, and its JSON form, the job (design §10, version 1)."""
 
-Errors name the field as its writer knows it: ``to[1]``, ``attachments[0].filename``, ``headers.X-Shop``.
-"""
-
-import base64
-import binascii
 import json
 import mimetypes
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
-import email_validator
-import idna
-from pydantic import (
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 from postroom.producer import names
+from postroom.producer.address import Address, Addresses, address_key
+from postroom.producer.checking import Checked, Content, Identifier, Line, Text, Time, json_values
 from postroom.producer.errors import InvalidMail, NewerJob
 from postroom.producer.identifiers import keyed_id, uuid7
 
-_LINE_BREAKERS: Final = re.compile(r"[\r\n\0]")
-_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f]")
+__all__ = ["Address", "Attachment", "Mail", "Template", "address_key"]
+
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _FIELD_NAME: Final = re.compile(r"[!-9;-~]{1,76}")
 """RFC 5322 §3.6.8, ftext; the length leaves room on a line for a value."""
 _OWN_FIELDS: Final = re.compile(
-    r"(from|sender|to|cc|bcc|return-path|message-id|date|received|subject|reply-to|resent-.*|mime-.*|content-.*|dkim-.*)",
+    r"from|sender|to|cc|bcc|return-path|message-id|date|received|subject|reply-to|(resent|mime|content|dkim)-.*",
     re.IGNORECASE,
 )
-_MEDIA_TYPE: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,80}/[A-Za-z0-9!#$&^_.+-]{1,80}")
-_IDENTIFIER: Final = r"^[A-Za-z0-9._:@-]{1,64}$"
+_WORD: Final = r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+"
+_MEDIA_TYPE: Final = re.compile(rf"""{_WORD}/{_WORD}(?:\s*;\s*{_WORD}=(?:{_WORD}|"[ !#-\[\]-~]*"))*""")
+"""RFC 2045 §5.1, with parameters such as ``text/calendar; method=REQUEST``."""
 _INLINE_ID: Final = re.compile(r"[!-;=?-~]{1,200}")
+_PRODUCER: Final = re.compile(r"[A-Za-z0-9._:@-]{1,64}")
 _MOST_META: Final = 32
 _LONGEST_META: Final = 200
-_MOST_RECIPIENTS: Final = 1000
+_LARGEST_META: Final = 2**63
 
 
-def _line(text: str) -> str:
-    if _LINE_BREAKERS.search(text):
-        raise ValueError("must not hold a line break or NUL")
-    return text
-
-
-def _bytes(value: Any) -> Any:
-    """Bytes as they are in Python; in JSON they are base64."""
-    if isinstance(value, str):
-        try:
-            return base64.b64decode(value, validate=True)
-        except binascii.Error:
-            raise ValueError("must be bytes, or their base64 as text") from None
-    return value
-
-
-Line = Annotated[str, BeforeValidator(lambda value: _line(value) if isinstance(value, str) else value)]
-Content = Annotated[
-    bytes, BeforeValidator(_bytes), PlainSerializer(lambda value: base64.b64encode(value).decode(), when_used="json")
-]
-
-
-@lru_cache(maxsize=8192)
-def _checked_address(text: str) -> str:
-    """The address with its domain as A-label."""
-    try:
-        found = email_validator.validate_email(
-            text, check_deliverability=False, allow_quoted_local=True, globally_deliverable=False
-        )
-    except email_validator.EmailNotValidError as error:
-        raise ValueError(f"{text[:100]!r} is no e-mail address: {error}") from None
-    return f"{found.local_part}@{found.ascii_domain}"
-
-
-def address_key(address: str) -> str:
-    """An address as it is compared: casefolded, its domain as A-label (RFC 5890)."""
-    local, _, domain = address.strip().rpartition("@")
-    try:
-        domain = idna.encode(domain, uts46=True).decode()
-    except idna.IDNAError:
-        domain = domain.casefold()
-    return f"{local.casefold()}@{domain}" if local else domain
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class Address(_Strict):
-    """An address and the name shown beside it. Also taken: ``"a@b.c"`` and ``"Name <a@b.c>"``."""
-
-    address: str
-    name: Line = ""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        text = value.strip()
-        if not text.endswith(">"):
-            return {"address": text}
-        name, _, address = text[:-1].rpartition("<")
-        name = name.strip()
-        if len(name) > 1 and name[0] == name[-1] == '"':
-            name = re.sub(r"\\(.)", r"\1", name[1:-1])
-        return {"address": address, "name": name}
-
-    @field_validator("address")
-    @classmethod
-    def _is_address(cls, value: str) -> str:
-        return _checked_address(value.strip())
-
-    @property
-    def key(self) -> str:
-        """The address as it is compared."""
-        return address_key(self.address)
-
-
-def _several(value: Any) -> Any:
-    """One address where several may stand is taken as a list of one."""
-    return (value,) if isinstance(value, str | dict | Address) else value
-
-
-Addresses = Annotated[tuple[Address, ...], BeforeValidator(_several), Field(max_length=_MOST_RECIPIENTS)]
-
-
-class Attachment(_Strict):
+class Attachment(Checked):
     """A file that goes with the mail. With `inline_id` the HTML shows it by ``cid:``."""
 
     filename: Annotated[Line, Field(min_length=1, max_length=1000)]
-    content: Content
-    content_type: str = ""
+    content: Annotated[Content, Field(repr=False)]
+    content_type: Annotated[str, Field(max_length=500)] = ""
     inline_id: str | None = None
 
     @classmethod
@@ -176,7 +76,7 @@ class Attachment(_Strict):
         return value
 
 
-class Template(_Strict):
+class Template(Checked):
     """Which template the mail was, or is to be, made from; recorded with it and shown in Flower: nothing personal.
 
     `meta` is free: event, site id, … (at most 32 values of at most 200 characters).
@@ -185,22 +85,18 @@ class Template(_Strict):
     name: Annotated[Line, Field(min_length=1, max_length=100)]
     locale: Annotated[Line, Field(max_length=35)] | None = None
     version: Annotated[Line, Field(max_length=64)] | None = None
-    meta: dict[str, Any] = Field(default_factory=dict)
+    meta: Annotated[dict[Line, Any], Field(max_length=_MOST_META)] = Field(default_factory=dict)
 
     @field_validator("meta")
     @classmethod
     def _meta_is_small_and_flat(cls, value: dict[str, Any]) -> dict[str, Any]:
-        if len(value) > _MOST_META:
-            raise ValueError(f"must hold at most {_MOST_META} values")
-        for name, each in value.items():
-            if each is not None and not isinstance(each, str | int | float):
-                raise ValueError(f"{name[:40]!r}: must be text, a number, true, false or null")
-            if len(name) > _LONGEST_META or (isinstance(each, str) and len(each) > _LONGEST_META):
-                raise ValueError(f"{name[:40]!r}: names and values must have at most {_LONGEST_META} characters")
+        problems = [(name[:40], why) for name, each in value.items() if (why := _meta_problem(name, each))]
+        if problems:
+            raise InvalidMail(problems)
         return value
 
 
-class Mail(_Strict):
+class Mail(Checked):
     """One letter to one or more recipients, checked when it is made.
 
     One of three: Postroom renders `template` with `context`; or `subject` with `text` and/or `html` came rendered, and
@@ -216,9 +112,9 @@ class Mail(_Strict):
     """
 
     id: UUID = Field(default_factory=uuid7)
-    producer: Annotated[str, Field(pattern=_IDENTIFIER)] = "site"
+    producer: Identifier = "site"
     key: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    owner: Annotated[str, Field(pattern=_IDENTIFIER)] | None = None
+    owner: Identifier | None = None
     from_: Address | None = Field(default=None, alias="from")
     to: Addresses = ()
     cc: Addresses = ()
@@ -227,25 +123,16 @@ class Mail(_Strict):
     template: Template | None = None
     context: dict[str, Any] | None = None
     subject: Line | None = None
-    text: str | None = None
-    html: str | None = None
+    text: Text | None = None
+    html: Text | None = None
     headers: dict[str, Line] = Field(default_factory=dict)
     attachments: tuple[Attachment, ...] = ()
     priority: Literal["high", "normal", "bulk"] = "normal"
-    send_at: AwareDatetime | None = None
-    expires_at: AwareDatetime | None = None
+    send_at: Time | None = None
+    expires_at: Time | None = None
     on_uncertain: Literal["resend", "hold"] | None = None
     tags: Annotated[tuple[Annotated[Line, Field(min_length=1, max_length=64)], ...], Field(max_length=32)] = ()
     raw: Content | None = None
-
-    if not TYPE_CHECKING:
-
-        def __init__(self, **fields: Any) -> None:
-            """Check all fields."""
-            try:
-                super().__init__(**fields)
-            except ValidationError as error:
-                raise InvalidMail([problem for each in error.errors() for problem in _problems(each)]) from None
 
     @classmethod
     def from_job(cls, job: bytes) -> Self:
@@ -257,7 +144,7 @@ class Mail(_Strict):
         """
         try:
             fields = json.loads(job)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise InvalidMail([("job", "is no JSON")]) from None
         if not isinstance(fields, dict):
             raise InvalidMail([("job", "must be a JSON object")])
@@ -284,8 +171,7 @@ class Mail(_Strict):
         Raises:
             InvalidMail: the name cannot be used.
         """
-        if not re.match(_IDENTIFIER, producer):
-            raise InvalidMail([("producer", "must be 1 to 64 of A-Z a-z 0-9 . _ : @ -")])
+        check_producer(producer)
         changes: dict[str, Any] = {"producer": producer}
         if self.key is not None:
             changes["id"] = keyed_id(producer, self.key)
@@ -299,6 +185,10 @@ class Mail(_Strict):
     def _fields(self, without: set[str]) -> dict[str, Any]:
         return self.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=without)
 
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """What a log line or traceback may show: nothing of the letter."""
+        yield "id", self.id
+
     @field_validator("headers")
     @classmethod
     def _headers_are_free(cls, value: dict[str, str]) -> dict[str, str]:
@@ -306,7 +196,7 @@ class Mail(_Strict):
             if not _FIELD_NAME.fullmatch(name):
                 raise ValueError(f"{name[:80]!r} is no header name")
             if _OWN_FIELDS.fullmatch(name):
-                raise InvalidMail([(f"headers.{name}", "is written by Postroom and cannot be given here")])
+                raise InvalidMail([(name, "is written by Postroom and cannot be given here")])
         if len({name.lower() for name in value}) < len(value):
             raise ValueError("the same header stands twice")
         return value
@@ -316,6 +206,13 @@ class Mail(_Strict):
     def _key_is_printable(cls, value: str | None) -> str | None:
         if value is not None and _CONTROLS.search(value):
             raise ValueError("must not hold control characters")
+        return value
+
+    @field_validator("context")
+    @classmethod
+    def _context_is_json(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None:
+            json_values(value)
         return value
 
     @model_validator(mode="after")
@@ -336,6 +233,26 @@ class Mail(_Strict):
             yield "from", "is missing; only a template that Postroom renders may give it"
         if self.send_at and self.expires_at and self.expires_at <= self.send_at:
             yield "expires_at", "must be after send_at"
+
+
+def check_producer(name: str) -> None:
+    """Check the name of a producer.
+
+    Raises:
+        InvalidMail: it cannot be used.
+    """
+    if not _PRODUCER.fullmatch(name):
+        raise InvalidMail([("producer", "must be 1 to 64 of A-Z a-z 0-9 . _ : @ -")])
+
+
+def _meta_problem(name: str, value: object) -> str | None:
+    if value is not None and not isinstance(value, str | int | float):
+        return "must be text, a number, true, false or null"
+    if isinstance(value, int | float) and not abs(value) < _LARGEST_META:  # NaN is not less either
+        return "must be a number that others can read: less than 2**63"
+    if len(name) > _LONGEST_META or (isinstance(value, str) and len(value) > _LONGEST_META):
+        return f"name and value must have at most {_LONGEST_META} characters"
+    return None
 
 
 def _raw_contradictions(mail: Mail, raw: bytes) -> Iterable[tuple[str, str]]:
@@ -361,21 +278,3 @@ def _content_contradictions(mail: Mail) -> Iterable[tuple[str, str]]:
 
 def _json(fields: dict[str, Any], *, sort_keys: bool = False) -> bytes:
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":"), sort_keys=sort_keys).encode()
-
-
-def _problems(error: Any) -> list[tuple[str, str]]:
-    """What one of pydantic's errors says, as (field, why)."""
-    cause = error.get("ctx", {}).get("error")
-    if isinstance(cause, InvalidMail):
-        return cause.problems
-    field = ""
-    for part in error["loc"]:
-        if isinstance(part, int):
-            field += f"[{part}]"
-        else:
-            field += f".{part}" if field else part
-    field = field.removesuffix(".address")
-    if cause is not None:
-        return [(field or "mail", str(cause))]
-    why = error["msg"]
-    return [(field or "mail", why[:1].lower() + why[1:])]

@@ -4,33 +4,50 @@ A job never lies in a Celery message, because Celery on Redis may lose one; the 
 returning means handed over: the job is in Redis. When the nudge could not be published after that, a chore finds it.
 """
 
-import itertools
+import json
 import logging
 import os
 import secrets
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 from uuid import UUID
 
 import redis
-from celery import Celery
-from kombu.exceptions import OperationalError
 
 from postroom.producer import names
-from postroom.producer.broker import celery_url, redis_client
-from postroom.producer.errors import BrokerUnavailable, MailTooLarge, SettingsInvalid
-from postroom.producer.mail import Mail
+from postroom.producer.broker import redis_client
+from postroom.producer.errors import BrokerUnavailable, KeyUnusable, MailTooLarge, SettingsInvalid
+from postroom.producer.mail import Mail, Template, check_producer
+from postroom.producer.nudge import Nudger
 from postroom.producer.sealing import PublicKey
 
 _BATCH: Final = 100
+_BATCH_BYTES: Final = 16 * 1024 * 1024
 _JOB_LIMIT_BYTES: Final = 10 * 1024 * 1024
-_MOST_CONNECTIONS: Final = 512
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One mail, ready for the inbox."""
+
+    mail_id: UUID
+    sealed: bytes
+    template: Template | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Connected:
+    """What one process has open. A child that was forked must not use its parent's."""
+
+    pid: int
+    redis: redis.Redis
+    nudger: Nudger
 
 
 class Producer:
@@ -46,6 +63,7 @@ class Producer:
         job_limit_bytes: the largest job taken. Default: ``POSTROOM_JOB_LIMIT_BYTES``, else 10 MiB.
 
     Raises:
+        InvalidMail: the name cannot be used; `.field` is ``producer``.
         KeyUnusable: there is no public key.
         SettingsInvalid: a setting cannot be used.
     """
@@ -59,15 +77,14 @@ class Producer:
         timeout_seconds: float = 5.0,
         job_limit_bytes: int | None = None,
     ) -> None:
+        check_producer(name)
         data_dir = Path(os.environ.get("POSTROOM_DATA_DIR") or "postroom-data")
         self.name = name
         self._url = broker_url or os.environ.get("POSTROOM_BROKER_URL") or names.local_broker_url(data_dir)
         self._public_key = _public_key(public_key, data_dir)
         self._timeout_seconds = timeout_seconds
         self._job_limit_bytes = job_limit_bytes or _limit_from_environment()
-        self._guard = threading.Lock()
-        self._pid = 0
-        self._connect()
+        self._connected: _Connected | None = self._connect()
 
     def enqueue(self, mail: Mail) -> UUID:
         """Hand one mail over.
@@ -77,21 +94,23 @@ class Producer:
 
         Raises:
             MailTooLarge: the job is over the limit.
-            BrokerUnavailable: Redis did not take it in time; nothing was handed over.
+            BrokerUnavailable: Redis did not take it in time; the same `Mail` may be handed over again.
         """
-        return self._hand_over([mail])[0]
+        return self._hand_over([self._job(mail)])[0]
 
     def enqueue_many(self, mails: Iterable[Mail]) -> list[UUID]:
         """Hand many mails over, 100 at a time; the iterable is read as it goes.
 
+        Returns:
+            Their ids, in order.
+
         Raises:
             MailTooLarge, BrokerUnavailable, and whatever the iterable raises: with the attribute `handed_over`, the ids
-                that had been handed over before.
+                of the mails that had been handed over before, in order. All mails before the one that is wrong are.
         """
         handed_over: list[UUID] = []
-        waiting = iter(mails)
         try:
-            while batch := list(itertools.islice(waiting, _BATCH)):
+            for batch in self._batches(mails):
                 handed_over += self._hand_over(batch)
         except Exception as error:
             error.handed_over = handed_over  # type: ignore[attr-defined]
@@ -100,10 +119,10 @@ class Producer:
 
     def close(self) -> None:
         """Close the connections. The producer may be used again; it then connects anew."""
-        with self._guard:
-            self._redis.close()
-            self._celery.close()
-            self._pid = 0
+        connected, self._connected = self._connected, None
+        if connected is not None and connected.pid == os.getpid():
+            connected.redis.close()
+            connected.nudger.close()
 
     def __enter__(self) -> Self:
         return self
@@ -113,83 +132,75 @@ class Producer:
     ) -> None:
         self.close()
 
-    def _hand_over(self, mails: Sequence[Mail]) -> list[UUID]:
-        if self._pid != os.getpid():
-            self._connect()
-        identified = [mail.identified(self.name) for mail in mails]
-        sealed = [(mail.id, self._sealed(mail)) for mail in identified]
-        fields = self._write(sealed)
-        self._nudge(fields, _templates(identified))
-        return [mail.id for mail in identified]
+    def _batches(self, mails: Iterable[Mail]) -> Iterator[list[_Job]]:
+        batch: list[_Job] = []
+        size_bytes = 0
+        for mail in mails:
+            batch.append(self._job(mail))
+            size_bytes += len(batch[-1].sealed)
+            if len(batch) == _BATCH or size_bytes >= _BATCH_BYTES:
+                yield batch
+                batch, size_bytes = [], 0
+        if batch:
+            yield batch
 
-    def _sealed(self, mail: Mail) -> bytes:
+    def _job(self, mail: Mail) -> _Job:
+        mail = mail.identified(self.name)
         job = mail.to_job()
         if len(job) > self._job_limit_bytes:
             raise MailTooLarge(
                 f"the mail's job has {len(job):,} bytes, and the limit is {self._job_limit_bytes:,} "
                 "(POSTROOM_JOB_LIMIT_BYTES); send a link instead of a large attachment"
             )
-        return self._public_key.seal(job, names.inbox_identity(mail.id))
+        return _Job(mail.id, self._public_key.seal(job, names.inbox_identity(mail.id)), mail.template)
 
-    def _write(self, jobs: Sequence[tuple[UUID, bytes]]) -> list[str]:
-        """Write jobs in one transaction. A job whose id still lies in the inbox gets a field beside it: it may have
-        another body, and the ledger compares them.
-        """
-        fields = [str(mail_id) for mail_id, _ in jobs]
-        taken = self._transaction(list(zip(fields, (box for _, box in jobs), strict=True)))
-        again = [
-            (f"{field}~{secrets.token_hex(4)}", box)
-            for field, (_, box), new in zip(fields, jobs, taken, strict=True)
-            if not new
-        ]
-        if again:
-            self._transaction(again)
-        return [*fields, *(field for field, _ in again)]
-
-    def _transaction(self, jobs: Sequence[tuple[str, bytes]]) -> list[bool]:
-        now = time.time()
+    def _hand_over(self, batch: Sequence[_Job]) -> list[UUID]:
+        connected = self._connected
+        if connected is None or connected.pid != os.getpid():
+            connected = self._connected = self._connect()
+        fields = _write(connected.redis, batch)
         try:
-            pipeline = self._redis.pipeline(transaction=True)
-            for field, box in jobs:
-                pipeline.hsetnx(names.INBOX, field, box)
-            pipeline.zadd(names.INBOX_AT, {field: now for field, _ in jobs}, nx=True)
-            return [bool(new) for new in pipeline.execute()[: len(jobs)]]
-        except redis.RedisError as error:
-            raise BrokerUnavailable(_what_to_do(error)) from error
+            connected.nudger.accept(fields, _templates(batch))
+        except Exception as error:  # noqa: BLE001 - the mail is handed over, whatever became of the nudge
+            log.warning("a nudge was not published (%s); the mail waits in the inbox", type(error).__name__)
+        return [job.mail_id for job in batch]
 
-    def _nudge(self, fields: list[str], templates: list[dict[str, Any]]) -> None:
-        try:
-            self._celery.send_task(
-                names.TASK_ACCEPT,
-                args=[fields, templates],
-                queue=names.QUEUE_ACCEPT,
-                argsrepr=repr((fields, templates)),
-                kwargsrepr="{}",
-                ignore_result=True,
-                retry=False,
-            )
-        except (OperationalError, redis.RedisError, OSError) as error:
-            log.warning("the nudge was not published (%s); the mail is in the inbox and leaves", type(error).__name__)
+    def _connect(self) -> _Connected:
+        return _Connected(
+            os.getpid(),
+            redis_client(self._url, timeout_seconds=self._timeout_seconds),
+            Nudger(self._url, self.name, timeout_seconds=self._timeout_seconds),
+        )
 
-    def _connect(self) -> None:
-        with self._guard:
-            if self._pid == os.getpid():
-                return
-            self._redis = redis_client(self._url, timeout_seconds=self._timeout_seconds)
-            self._celery = Celery("postroom.producer", broker=celery_url(self._url), set_as_current=False)
-            self._celery.conf.update(
-                task_serializer="json",
-                accept_content=["json"],
-                broker_connection_timeout=self._timeout_seconds,
-                broker_pool_limit=_MOST_CONNECTIONS,
-                broker_transport_options={
-                    "socket_timeout": self._timeout_seconds,
-                    "socket_connect_timeout": self._timeout_seconds,
-                    "max_connections": _MOST_CONNECTIONS,
-                    "max_retries": 0,
-                },
-            )
-            self._pid = os.getpid()
+
+def _write(client: redis.Redis, batch: Sequence[_Job]) -> list[str]:
+    """Write a batch into the inbox in one transaction.
+
+    A job whose id still lies there gets a field beside it: it may have another body, and the ledger compares them.
+
+    Returns:
+        The fields that were written.
+    """
+    jobs = [(str(job.mail_id), job.sealed) for job in batch]
+    taken = _set_new(client, jobs)
+    again = [
+        (f"{field}~{secrets.token_hex(4)}", sealed) for (field, sealed), new in zip(jobs, taken, strict=True) if not new
+    ]
+    if again:
+        _set_new(client, again)
+    return [field for field, _ in [*jobs, *again]]
+
+
+def _set_new(client: redis.Redis, jobs: Sequence[tuple[str, bytes]]) -> list[bool]:
+    now = time.time()
+    pipeline = client.pipeline(transaction=True)
+    for field, sealed in jobs:
+        pipeline.hsetnx(names.INBOX, field, sealed)
+    pipeline.zadd(names.INBOX_AT, {field: now for field, _ in jobs}, nx=True)
+    try:
+        return [bool(new) for new in pipeline.execute()[: len(jobs)]]
+    except redis.RedisError as error:
+        raise BrokerUnavailable(_what_to_do(error)) from error
 
 
 def _public_key(given: PublicKey | str | Path | None, data_dir: Path) -> PublicKey:
@@ -199,7 +210,10 @@ def _public_key(given: PublicKey | str | Path | None, data_dir: Path) -> PublicK
         return PublicKey.load(given)
     text = given or os.environ.get("POSTROOM_PUBLIC_KEY")
     if text:
-        return PublicKey.from_text(text)
+        try:
+            return PublicKey.from_text(text)
+        except KeyUnusable as error:
+            raise KeyUnusable(f"{'public_key' if given else 'POSTROOM_PUBLIC_KEY'}: {error}") from None
     file = os.environ.get("POSTROOM_PUBLIC_KEY_FILE")
     return PublicKey.load(Path(file) if file else data_dir / names.PUBLIC_KEY_IN_DATA_DIR)
 
@@ -211,23 +225,15 @@ def _limit_from_environment() -> int:
     return int(text)
 
 
-def _templates(mails: Iterable[Mail]) -> list[dict[str, Any]]:
+def _templates(batch: Iterable[_Job]) -> list[dict[str, Any]]:
     """The distinct template metadata of a batch, for Flower's eyes."""
-
-    def each() -> Iterator[dict[str, Any]]:
-        for mail in mails:
-            if mail.template is not None:
-                yield mail.template.model_dump(mode="json")
-
-    distinct: list[dict[str, Any]] = []
-    for template in each():
-        if template not in distinct:
-            distinct.append(template)
-    return distinct
+    templates = (job.template.model_dump(mode="json") for job in batch if job.template is not None)
+    return list({json.dumps(template, sort_keys=True): template for template in templates}.values())
 
 
 def _what_to_do(error: redis.RedisError) -> str:
-    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    # Within a pipeline redis-py puts the command before the server's words, and with it a part of the sealed job.
+    said = str(error).rpartition(" of pipeline caused error: ")[2].partition("\n")[0] or type(error).__name__
     match error:
         case redis.AuthenticationError():
             return f"Redis refused to sign us in ({said}): check the password in POSTROOM_BROKER_URL"

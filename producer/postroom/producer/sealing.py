@@ -56,7 +56,7 @@ class PublicKey:
         except ValueError:
             raw = b""
         if prefix != _PREFIX or len(raw) != _KEY_BYTES:
-            raise KeyUnusable(f"is no public key of Postroom (one line: {_PREFIX} …)")
+            raise KeyUnusable(f"is no public key of Postroom (one line: {_PREFIX} …); `postroom keygen` makes one")
         return cls(raw)
 
     @classmethod
@@ -74,7 +74,8 @@ class PublicKey:
                 "POSTROOM_PUBLIC_KEY_FILE or POSTROOM_DATA_DIR says where it is"
             ) from None
         except (OSError, UnicodeDecodeError) as error:
-            raise KeyUnusable(f"{path}: cannot be read: {error}") from None
+            why = error.strerror if isinstance(error, OSError) else "is no text"
+            raise KeyUnusable(f"{path}: cannot be read: {why}; producers need to read it (mode 0644)") from None
         except KeyUnusable as error:
             raise KeyUnusable(f"{path}: {error}") from None
 

@@ -1,0 +1,84 @@
+"""Addresses: how they may be written, and how they are compared (design §10)."""
+
+import re
+from functools import lru_cache
+from typing import Annotated, Any, Final
+
+import email_validator
+import idna
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from postroom.producer.checking import Checked, Line
+
+_MOST_RECIPIENTS: Final = 1000
+_INSIDE_A_HOUSE: Final = re.compile(r"[@.](local|localhost|test)", re.IGNORECASE)
+_OUTSIDE: Final = ".example"
+
+
+@lru_cache(maxsize=8192)
+def _checked(text: str) -> str:
+    """The address with its domain as A-label.
+
+    email-validator refuses names that are not on the public Internet, such as shop.local; mail servers inside a house
+    have them. Such a name is checked as if it stood under a public one.
+    """
+    outside = _OUTSIDE if _INSIDE_A_HOUSE.fullmatch(text, max(text.rfind("@"), text.rfind("."))) else ""
+    try:
+        found = email_validator.validate_email(
+            text + outside, check_deliverability=False, allow_quoted_local=True, globally_deliverable=False
+        )
+    except email_validator.EmailNotValidError as error:
+        raise ValueError(f"{text[:100]!r} is no e-mail address: {error}") from None
+    return f"{found.local_part}@{found.ascii_domain.removesuffix(outside)}"
+
+
+def address_key(address: str) -> str:
+    """An address as it is compared: casefolded, its domain as A-label (RFC 5890)."""
+    address = address.strip()
+    if address.isascii():
+        return address.lower()
+    local, _, domain = address.rpartition("@")
+    try:
+        domain = idna.encode(domain, uts46=True).decode()
+    except idna.IDNAError:
+        domain = domain.casefold()
+    return f"{local.casefold()}@{domain}" if local else domain
+
+
+class Address(Checked):
+    """An address and the name shown beside it. Also taken: ``"a@b.c"`` and ``"Name <a@b.c>"``."""
+
+    address: str
+    name: Line = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        text = value.strip()
+        if not text.endswith(">"):
+            return {"address": text}
+        name, _, address = text[:-1].rpartition("<")
+        name = name.strip()
+        if len(name) > 1 and name[0] == name[-1] == '"':
+            name = re.sub(r"\\(.)", r"\1", name[1:-1])
+        return {"address": address, "name": name}
+
+    @field_validator("address")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        return _checked(value.strip())
+
+    @property
+    def key(self) -> str:
+        """The address as it is compared."""
+        return address_key(self.address)
+
+
+def _several(value: Any) -> Any:
+    """One address where several may stand is taken as a list of one."""
+    return (value,) if isinstance(value, str | dict | Address) else value
+
+
+Addresses = Annotated[tuple[Address, ...], BeforeValidator(_several), Field(max_length=_MOST_RECIPIENTS)]
