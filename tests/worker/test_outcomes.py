@@ -7,9 +7,12 @@ from sqlalchemy import update
 
 from postroom.config.states import Auth, Health
 from postroom.config.tables import mails
+from postroom.producer.errors import Refused
 from postroom.worker.chores.due import due
+from postroom.worker.chores.expire import expire
 from postroom.worker.chores.probe import probe
 from postroom.worker.chores.release import release
+from postroom.worker.interventions import Resolution, resend, resolve
 from servers.scripted_smtp import Drop, Lost, Reply, ScriptedSMTP
 from worker.conftest import House
 
@@ -229,3 +232,92 @@ def test_too_many_recipients_leave_in_several_transactions(house: House) -> None
         house.drain(account)
         assert house.state(mail_id) == ("sent", None)
         assert [len(each.recipients) for each in server.accepted] == [2, 1]
+
+
+def test_a_mail_whose_from_was_refused_is_sent_again_once_a_person_says_so(house: House) -> None:
+    with ScriptedSMTP(on={"MAIL": [Reply("553 5.7.1 Sender address rejected: not owned by user")]}) as server:
+        account = house.add_account(server)
+        mail_id = house.take()
+        house.drain(account)
+        assert house.state(mail_id) == ("held", "sender_refused")
+        release(house.process)
+        assert house.state(mail_id) == ("held", "sender_refused"), "it waits for a person"
+        with house.process.database.write() as connection:
+            assert resend(connection, mail_id) == {account.id}
+        house.drain(account)
+        assert house.state(mail_id) == ("sent", None)
+
+
+def test_a_failed_mail_sent_again_goes_to_refused_recipients_only(house: House, smtp: ScriptedSMTP) -> None:
+    account = house.add_account(smtp)
+    mail_id = house.take(to="rcpt-550-5.1.1-once@client.example")
+    house.drain(account)
+    assert house.state(mail_id) == ("failed", None)
+    with house.process.database.write() as connection:
+        resend(connection, mail_id)
+    house.drain(account)
+    assert house.state(mail_id) == ("sent", None)
+    with house.process.database.write() as connection, pytest.raises(Refused, match="sent"):
+        resend(connection, mail_id)
+
+
+@pytest.mark.parametrize(("resolution", "state", "copies"), [("delivered", "sent", 1), ("drop", "cancelled", 1)])
+def test_a_person_says_what_became_of_an_uncertain_mail(
+    house: House, resolution: Resolution, state: str, copies: int
+) -> None:
+    with ScriptedSMTP(on={".": Lost()}) as server:
+        account = house.add_account(server)
+        mail_id = house.take(priority="bulk")
+        house.drain(account)
+        with house.process.database.write() as connection:
+            resolve(connection, mail_id, resolution)
+        shown = house.show(mail_id)
+        assert (shown["state"], shown["copies_possible"]) == (state, copies)
+        make_due(house)
+        house.drain(account)
+        assert len(server.accepted) == 1
+
+
+def test_an_uncertain_mail_that_a_person_sends_again_says_two_copies(house: House) -> None:
+    with ScriptedSMTP(on={".": [Lost()]}) as server:
+        account = house.add_account(server)
+        mail_id = house.take(priority="bulk")
+        house.drain(account)
+        with house.process.database.write() as connection:
+            resolve(connection, mail_id, "resend")
+        house.drain(account)
+        shown = house.show(mail_id)
+        assert (shown["state"], shown["copies_possible"]) == ("sent", 2)
+
+
+def test_an_account_whose_address_was_changed_sends_no_waiting_mail_of_the_old_one(
+    house: House, smtp: ScriptedSMTP
+) -> None:
+    account = house.add_account(smtp)
+    mail_id = house.take()
+    house.change("accounts", account.id, address="new@shop.example", address_key="new@shop.example")
+    house.drain(account)
+    assert smtp.accepted == []
+    release(house.process)
+    assert house.state(mail_id) == ("held", "no_account")
+
+
+def test_what_could_not_leave_in_time_expires(house: House, smtp: ScriptedSMTP) -> None:
+    account = house.add_account(smtp)
+    late, held = house.take(), house.take(from_="nobody@shop.example")
+    for mail_id in (late, held):
+        house.change("mails", mail_id, expires_at=PAST)
+    house.drain(account)
+    assert expire(house.process) == 1
+    assert house.state(late) == ("expired", None)
+    assert house.state(held) == ("held", "no_account"), "its lifetime does not run while it is held"
+    assert smtp.accepted == []
+
+
+def test_held_time_is_added_to_the_lifetime(house: House, smtp: ScriptedSMTP) -> None:
+    mail_id = house.take()
+    house.change("mails", mail_id, held_at=PAST, expires_at=PAST + timedelta(minutes=5))
+    account = house.add_account(smtp)
+    release(house.process)
+    house.drain(account)
+    assert house.state(mail_id) == ("sent", None)

@@ -11,11 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import alembic.command
-import alembic.config
-import alembic.script
 from sqlalchemy import (
     Connection,
     DateTime,
@@ -33,6 +30,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
+
+if TYPE_CHECKING:
+    import alembic.config
 
 _WRITES = "postroom_writes"
 
@@ -195,7 +195,9 @@ def insert_new(table: Table, connection: Connection) -> Any:
     return insert(table).on_conflict_do_nothing()
 
 
-def _alembic(url: str) -> alembic.config.Config:
+def _alembic(url: str) -> "alembic.config.Config":
+    import alembic.config  # noqa: PLC0415
+
     configuration = alembic.config.Config()
     configuration.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     configuration.attributes["url"] = url
@@ -204,11 +206,15 @@ def _alembic(url: str) -> alembic.config.Config:
 
 def migrate(url: str) -> None:
     """Bring the database to the newest schema. Harmless when it is there already."""
+    import alembic.command  # noqa: PLC0415 - workers need no Alembic
+
     alembic.command.upgrade(_alembic(url), "head")
 
 
 def newest_revision(url: str) -> str:
     """The revision that this release's code is written for."""
+    import alembic.script  # noqa: PLC0415
+
     head = alembic.script.ScriptDirectory.from_config(_alembic(url)).get_current_head()
     if head is None:
         raise RuntimeError("this release carries no migrations")

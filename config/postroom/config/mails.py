@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, exists, func, select
 
 from postroom.config.accounts import rfc3339
-from postroom.config.states import HeldReason, MailState, PriorityRank
+from postroom.config.states import HeldReason, MailState, PriorityRank, RecipientKind
 from postroom.config.tables import attempts, mails, recipients
 from postroom.producer.errors import Refused
 from postroom.producer.mail import address_key
@@ -52,7 +52,9 @@ def newest(connection: Connection, wanted: Filter, *, limit: int) -> list[dict[s
         query = query.where(mails.c.created_at < wanted.until)
     rows = connection.execute(query).all()
     addressed: dict[UUID, list[str]] = {row.id: [] for row in rows}
-    to = select(recipients.c.mail_id, recipients.c.address).where(recipients.c.mail_id.in_(addressed))
+    to = select(recipients.c.mail_id, recipients.c.address).where(
+        recipients.c.mail_id.in_(addressed), recipients.c.kind == RecipientKind.TO
+    )
     for each in connection.execute(to.order_by(recipients.c.mail_id, recipients.c.position)):
         addressed[each.mail_id].append(each.address)
     return [_mail(row, addressed[row.id]) for row in rows]
@@ -73,7 +75,7 @@ def show(connection: Connection, mail_id: UUID) -> dict[str, Any]:
     tried = connection.execute(
         select(attempts).where(attempts.c.mail_id == mail_id).order_by(attempts.c.started_at, attempts.c.id)
     ).all()
-    shown = _mail(row, [each.address for each in everyone])
+    shown = _mail(row, [each.address for each in everyone if each.kind == RecipientKind.TO])
     shown["recipients"] = [
         {
             "address": each.address,

@@ -102,6 +102,7 @@ mails = Table(
     Column("expires_at", Moment, nullable=False),
     Column("expires_absolute", Boolean, nullable=False, comment="false: time held is added on release"),
     Column("held_at", Moment),
+    Column("resent_at", Moment, comment="when a person had it sent again: refusals before that no longer count"),
     Column("ended_at", Moment),
     Column("attempts", SmallInteger, nullable=False, comment="those in which a server answered about the mail"),
     Column("crashes", SmallInteger, nullable=False, comment="workers lost with this mail in hand and no mark"),

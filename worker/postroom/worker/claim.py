@@ -114,7 +114,7 @@ def _enter(connection: Connection, asked: Enter) -> Lane | None:
     number = _take_slot(connection, account, asked)
     if number is None:
         return None
-    claimed = () if account.health is Health.SUSPENDED else _claim(connection, account.id, asked.claim, asked.mails)
+    claimed = () if account.health is Health.SUSPENDED else _claim(connection, account, asked.claim, asked.mails)
     if not claimed and not probing:
         connection.execute(delete(slots).where(slots.c.claim == asked.claim))
         return None
@@ -146,13 +146,18 @@ def more(connection: Connection, asked: Sequence[More]) -> list[tuple[ClaimedMai
                 exists().where(slots.c.claim == each.claim),
             )
         ).first()
-        claimed.append(_claim(connection, each.account.id, each.claim, each.mails) if unchanged else ())
+        claimed.append(_claim(connection, each.account, each.claim, each.mails) if unchanged else ())
     return claimed
 
 
 _PICKED = (
     select(mails.c.id)
-    .where(mails.c.account_id == bindparam("lane"), mails.c.ready == true(), mails.c.expires_at > now())
+    .where(
+        mails.c.account_id == bindparam("lane"),
+        mails.c.ready == true(),
+        mails.c.from_key == bindparam("lane_from_key"),  # an account whose address was just changed sends nothing else
+        mails.c.expires_at > now(),
+    )
     .order_by(mails.c.priority, mails.c.due_at, mails.c.id)
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True)
@@ -172,8 +177,9 @@ _CLAIM = (
 )
 
 
-def _claim(connection: Connection, account_id: UUID, claim: UUID, most: int) -> tuple[ClaimedMail, ...]:
-    rows = connection.execute(_CLAIM, {"lane": account_id, "most": most, "token": claim}).all()
+def _claim(connection: Connection, account: Account, claim: UUID, most: int) -> tuple[ClaimedMail, ...]:
+    asked = {"lane": account.id, "lane_from_key": account.address_key, "most": most, "token": claim}
+    rows = connection.execute(_CLAIM, asked).all()
     if not rows:
         return ()
     everyone: dict[UUID, list[Any]] = defaultdict(list)

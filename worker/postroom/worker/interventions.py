@@ -119,6 +119,7 @@ def _queue(connection: Connection, mail_id: UUID, may: ColumnElement[bool], what
         ended_at=None,
         attempts=0,
         crashes=0,
+        resent_at=now(),
         **values,
     )
 

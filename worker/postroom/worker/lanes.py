@@ -53,9 +53,16 @@ def explain(connection: Connection, from_key: str, owner: str | None, refused_by
 
 
 def refusing_accounts(connection: Connection, mail_ids: Sequence[UUID]) -> dict[UUID, set[UUID]]:
-    """The accounts whose server refused the From, by mail."""
-    query = select(attempts.c.mail_id, attempts.c.account_id).where(
-        attempts.c.mail_id.in_(mail_ids), attempts.c.scope == Scope.SENDER, attempts.c.outcome == Outcome.FAILED
+    """The accounts whose server refused the From, by mail, since it was last sent again."""
+    query = (
+        select(attempts.c.mail_id, attempts.c.account_id)
+        .join(mails, mails.c.id == attempts.c.mail_id)
+        .where(
+            attempts.c.mail_id.in_(mail_ids),
+            attempts.c.scope == Scope.SENDER,
+            attempts.c.outcome == Outcome.FAILED,
+            mails.c.resent_at.is_(None) | (attempts.c.started_at > mails.c.resent_at),
+        )
     )
     refusing: dict[UUID, set[UUID]] = defaultdict(set)
     for row in connection.execute(query):

@@ -1,13 +1,18 @@
 """Nudges: Celery messages that say where work is, never what it is. One may be lost, doubled or late without harm."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID
 
+import kombu.exceptions
+import redis
 import structlog
 from celery import Celery
 
 from postroom.producer import names
+
+_ONCE_MORE: Final = {"max_retries": 1, "interval_start": 0}
+"""A connection that lay idle while Redis was started again fails once."""
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +44,6 @@ class CeleryNudges:
 
     def _publish(self, task: str, queue: str, arguments: list[Any]) -> None:
         try:
-            self._app.send_task(task, args=arguments, queue=queue, ignore_result=True)
-        except self._app.connection_for_write().recoverable_connection_errors as error:
+            self._app.send_task(task, args=arguments, queue=queue, ignore_result=True, retry_policy=_ONCE_MORE)
+        except (kombu.exceptions.OperationalError, redis.RedisError, OSError) as error:
             log.warning("a nudge was not published", task=task, error=type(error).__name__)

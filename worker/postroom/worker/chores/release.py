@@ -1,5 +1,5 @@
-"""Release: held mail whose cause is gone leaves by itself; what waits in the lane of an account that is gone or was
-deactivated is chosen anew.
+"""Release: held mail whose cause is gone leaves by itself; what waits in a lane that can no longer send it is chosen
+anew: its account is gone, was deactivated, or has another address.
 """
 
 from sqlalchemy import exists, select, true
@@ -14,14 +14,16 @@ _MOST = 1000
 
 def release(process: Process) -> int:
     """Choose anew for a bounded number of mails; returns how many were looked at."""
-    active = exists().where(accounts.c.id == mails.c.account_id, accounts.c.active == true())
+    able = exists().where(
+        accounts.c.id == mails.c.account_id, accounts.c.active == true(), accounts.c.address_key == mails.c.from_key
+    )
     orphaned = (
         select(mails.c.id)
         .where(
             mails.c.ended_at.is_(None),
             mails.c.claim.is_(None),
             mails.c.state.in_([MailState.QUEUED, MailState.DEFERRED]),
-            ~active,
+            ~able,
         )
         .limit(_MOST)
     )

@@ -82,6 +82,12 @@ def upgrade() -> None:
         sa.Column("expires_at", Moment(), nullable=False),
         sa.Column("expires_absolute", sa.Boolean(), nullable=False, comment="false: time held is added on release"),
         sa.Column("held_at", Moment(), nullable=True),
+        sa.Column(
+            "resent_at",
+            Moment(),
+            nullable=True,
+            comment="when a person had it sent again: refusals before that no longer count",
+        ),
         sa.Column("ended_at", Moment(), nullable=True),
         sa.Column(
             "attempts", sa.SmallInteger(), nullable=False, comment="those in which a server answered about the mail"
