@@ -218,3 +218,15 @@ def test_a_marked_mail_cannot_be_cancelled(house: House, smtp: ScriptedSMTP) -> 
     turn(house, mark=Mark(mail_id, token, uuid7()))
     with house.process.database.write() as connection, pytest.raises(Refused, match="sending"):
         cancel(connection, mail_id)
+
+
+def test_a_record_written_twice_counts_once(house: House, smtp: ScriptedSMTP) -> None:
+    """A commit whose answer was lost is tried again by the writer."""
+    account = house.add_account(smtp)
+    mail_id, attempt_id = house.take(), uuid7()
+    token, _ = enter(house, account)
+    turn(house, mark=Mark(mail_id, token, attempt_id))
+    record = accepted(account, mail_id, token, attempt_id)
+    assert turn(house, record=record).settled
+    assert not turn(house, record=record).settled
+    assert [each["doubled"] for each in house.show(mail_id)["attempts_log"]] == [False]

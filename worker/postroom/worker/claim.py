@@ -7,7 +7,8 @@ the mails back, and the fence on the claim keeps the late worker from sending th
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import accumulate
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, true, update
@@ -36,12 +37,12 @@ class ClaimedRecipient:
 
 @dataclass(frozen=True, slots=True)
 class ClaimedMail:
-    """A mail in a drain's hands, with the recipients still pending and its place in the lane."""
+    """A mail in a drain's hands, with the recipients still pending and, if it is small, its sealed letter."""
 
     id: UUID
     facts: Facts
     pending: tuple[ClaimedRecipient, ...]
-    order: tuple[Any, ...]
+    sealed_letter: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,24 +174,39 @@ _CLAIM = (
         mails.c.on_uncertain,
         mails.c.attempts,
         mails.c.copies_possible,
+        mails.c.size_bytes,
     )
 )
+_RECIPIENTS = (
+    select(recipients)
+    .where(recipients.c.mail_id.in_(bindparam("ids", expanding=True)))
+    .order_by(recipients.c.mail_id, recipients.c.position)
+)
+_LETTERS = select(letters).where(letters.c.mail_id.in_(bindparam("ids", expanding=True)))
+_LETTERS_AT_ONCE_BYTES: Final = 1024 * 1024
 
 
 def _claim(connection: Connection, account: Account, claim: UUID, most: int) -> tuple[ClaimedMail, ...]:
     asked = {"lane": account.id, "lane_from_key": account.address_key, "most": most, "token": claim}
-    rows = connection.execute(_CLAIM, asked).all()
+    rows = list(connection.execute(_CLAIM, asked))
     if not rows:
         return ()
+    rows.sort(key=lambda row: (row.priority, row.due_at, row.id))
     everyone: dict[UUID, list[Any]] = defaultdict(list)
-    query = select(recipients).where(recipients.c.mail_id.in_([row.id for row in rows]))
-    for recipient in connection.execute(query.order_by(recipients.c.mail_id, recipients.c.position)):
+    for recipient in connection.execute(_RECIPIENTS, {"ids": [row.id for row in rows]}):
         everyone[recipient.mail_id].append(recipient)
-    claimed = (_claimed(row, everyone[row.id]) for row in rows)
-    return tuple(sorted(claimed, key=lambda mail: mail.order))
+    letters_at_hand = _first_letters(connection, rows)
+    return tuple(_claimed(row, everyone[row.id], letters_at_hand.get(row.id)) for row in rows)
 
 
-def _claimed(row: Any, everyone: list[Any]) -> ClaimedMail:
+def _first_letters(connection: Connection, rows: Sequence[Any]) -> dict[UUID, bytes]:
+    """The letters of the first mails, as many as fit a bound; those of the others are read when their turn comes."""
+    sizes = accumulate(row.size_bytes for row in rows)
+    first = [row.id for row, total in zip(rows, sizes, strict=True) if total <= _LETTERS_AT_ONCE_BYTES]
+    return {row.mail_id: row.sealed for row in connection.execute(_LETTERS, {"ids": first})}
+
+
+def _claimed(row: Any, everyone: list[Any], letter: bytes | None) -> ClaimedMail:
     facts = Facts(
         priority=PriorityRank(row.priority),
         on_uncertain=OnUncertain(row.on_uncertain),
@@ -201,7 +217,7 @@ def _claimed(row: Any, everyone: list[Any]) -> ClaimedMail:
     pending = tuple(
         ClaimedRecipient(each.position, each.address) for each in everyone if each.state == RecipientState.PENDING
     )
-    return ClaimedMail(row.id, facts, pending, (row.priority, row.due_at, row.id))
+    return ClaimedMail(row.id, facts, pending, letter)
 
 
 def sealed_letter(connection: Connection, mail_id: UUID) -> bytes | None:

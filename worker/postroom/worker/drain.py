@@ -213,8 +213,10 @@ class _Drain:
         return None
 
     def _compose(self, mail: ClaimedMail, session: Session) -> _Ready:
-        with self._process.database.read() as connection:
-            sealed = claim.sealed_letter(connection, mail.id)
+        sealed = mail.sealed_letter
+        if sealed is None:
+            with self._process.database.read() as connection:
+                sealed = claim.sealed_letter(connection, mail.id)
         if sealed is None:
             raise CannotOpen("its letter was erased")
         letter = Letter.from_content(self._process.ring.open(sealed, letter_identity(mail.id)))

@@ -7,10 +7,10 @@ a worker whose claim was taken away sends nothing more.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Boolean, Connection, Insert, Update, bindparam, case, insert, select, true, update
 
 from postroom.config.database import now
 from postroom.config.states import MailState, Outcome, RecipientState, Scope
@@ -141,14 +141,15 @@ def _record(connection: Connection, record: Record) -> bool:
     """Write one attempt. A reply that comes after the lease was lost still settles its mail, unless another attempt
     was marked since; then it is only noted, as doubled where the server took it.
     """
-    settled = _settle(connection, record, mails.c.claim == record.claim)
-    late = not settled and _is_known(connection, record.attempt_id)
-    if late:
-        settled = _settle(connection, record, mails.c.attempt_id == record.attempt_id, mails.c.ended_at.is_(None))
-    if not settled and not late:
-        return False
+    settled = _settle(connection, record, _SETTLE, held_claim=record.claim)
+    known = None if settled else _known_outcome(connection, record.attempt_id)
+    if known is Outcome.UNCERTAIN:
+        settled = _settle(connection, record, _SETTLE_LATE, attempt=record.attempt_id)
+    elif not settled:
+        return False  # the claim was taken away before the mark, or this very record is written already
+    late = known is not None
     doubled = late and not settled and record.outcome is Outcome.ACCEPTED
-    _write_attempt(connection, record, known=late, doubled=doubled)
+    _write_attempt(connection, record, _UPDATE_ATTEMPT if late else _INSERT_ATTEMPT, doubled=doubled)
     if settled:
         _write_recipients(connection, record)
         if record.next.choose:
@@ -156,31 +157,70 @@ def _record(connection: Connection, record: Record) -> bool:
     return settled
 
 
-def _settle(connection: Connection, record: Record, *fence: Any) -> bool:
+# Statements are built once: building one costs several times what running it does.
+
+_STEP = (
+    update(mails)
+    .where(mails.c.id == bindparam("mail"))
+    .values(
+        state=bindparam("new_state"),
+        reason=bindparam("new_reason"),
+        ready=bindparam("now_ready"),
+        due_at=case((bindparam("waits", type_=Boolean) == true(), now(bindparam("due_in_seconds")))),
+        held_at=case((bindparam("holds", type_=Boolean) == true(), now())),
+        ended_at=case((bindparam("ends", type_=Boolean) == true(), now())),
+        attempts=mails.c.attempts + bindparam("counted"),
+        claim=None,
+        marked_at=None,
+    )
+)
+_SETTLE = _STEP.where(mails.c.claim == bindparam("held_claim"))
+_SETTLE_LATE = _STEP.where(mails.c.attempt_id == bindparam("attempt"), mails.c.ended_at.is_(None))
+
+
+def _settle(connection: Connection, record: Record, statement: Update, **fence: UUID) -> bool:
     step = record.next
-    waits = step.due_in_seconds is not None
-    values: dict[str, Any] = {
-        "state": step.state,
-        "reason": step.reason,
-        "ready": waits and step.due_in_seconds == 0,
-        "due_at": now(step.due_in_seconds or 0) if waits or step.choose else None,
-        "held_at": now() if step.state is MailState.HELD else None,
-        "ended_at": now() if step.state in ENDED else None,
-        "claim": None,
-        "marked_at": None,
-    }
-    if step.counts:
-        values["attempts"] = mails.c.attempts + 1
-    changed = connection.execute(update(mails).where(mails.c.id == record.mail_id, *fence).values(values))
+    changed = connection.execute(
+        statement,
+        {
+            "mail": record.mail_id,
+            "new_state": step.state,
+            "new_reason": step.reason,
+            "now_ready": step.due_in_seconds == 0,
+            "waits": step.due_in_seconds is not None or step.choose,
+            "due_in_seconds": step.due_in_seconds or 0.0,
+            "holds": step.state is MailState.HELD,
+            "ends": step.state in ENDED,
+            "counted": int(step.counts),
+            **fence,
+        },
+    )
     return changed.rowcount == 1
 
 
-def _is_known(connection: Connection, attempt_id: UUID) -> bool:
-    return connection.execute(select(attempts.c.id).where(attempts.c.id == attempt_id)).first() is not None
+_KNOWN = select(attempts.c.outcome).where(attempts.c.id == bindparam("attempt"))
 
 
-def _write_attempt(connection: Connection, record: Record, *, known: bool, doubled: bool) -> None:
-    values: dict[str, Any] = {
+def _known_outcome(connection: Connection, attempt_id: UUID) -> Outcome | None:
+    outcome = connection.execute(_KNOWN, {"attempt": attempt_id}).scalar()
+    return None if outcome is None else Outcome(outcome)
+
+
+_INSERT_ATTEMPT = insert(attempts).values(started_at=now(bindparam("began_seconds")))
+_UPDATE_ATTEMPT = (
+    update(attempts)
+    .where(attempts.c.id == bindparam("attempt"))
+    .values(
+        {
+            name: bindparam(f"new_{name}")
+            for name in ("duration_seconds", "outcome", "scope", "rule", "reply", "enhanced_status_code", "doubled")
+        }
+    )
+)
+
+
+def _write_attempt(connection: Connection, record: Record, statement: Insert | Update, *, doubled: bool) -> None:
+    found = {
         "duration_seconds": record.duration_seconds,
         "outcome": record.outcome,
         "scope": record.scope,
@@ -189,19 +229,18 @@ def _write_attempt(connection: Connection, record: Record, *, known: bool, doubl
         "enhanced_status_code": record.enhanced_status_code,
         "doubled": doubled,
     }
-    if known:
-        connection.execute(update(attempts).where(attempts.c.id == record.attempt_id).values(values))
+    if statement is _UPDATE_ATTEMPT:
+        renamed = {f"new_{name}": value for name, value in found.items()}
+        connection.execute(statement, {"attempt": record.attempt_id, **renamed})
         return
-    connection.execute(
-        insert(attempts).values(
-            id=record.attempt_id,
-            mail_id=record.mail_id,
-            account_id=record.account_id,
-            claim=record.claim,
-            started_at=now(-record.duration_seconds),
-            **values,
-        )
-    )
+    identity = {
+        "id": record.attempt_id,
+        "mail_id": record.mail_id,
+        "account_id": record.account_id,
+        "claim": record.claim,
+        "began_seconds": -record.duration_seconds,
+    }
+    connection.execute(statement, {**identity, **found})
 
 
 _RECIPIENT = (
