@@ -321,3 +321,21 @@ def test_held_time_is_added_to_the_lifetime(house: House, smtp: ScriptedSMTP) ->
     release(house.process)
     house.drain(account)
     assert house.state(mail_id) == ("sent", None)
+
+
+@pytest.mark.parametrize("cause", ["account gone", "over its time"])
+def test_an_uncertain_mail_that_cannot_go_over_its_account_in_time_is_held(
+    house: House, smtp: ScriptedSMTP, cause: str
+) -> None:
+    with ScriptedSMTP(on={".": [Lost()]}) as server:
+        account = house.add_account(server)
+        house.add_account(smtp, priority=9)
+        mail_id = house.take()
+        house.drain(account)
+        if cause == "account gone":
+            house.change("accounts", account.id, active=False)
+        else:
+            house.change("mails", mail_id, expires_at=PAST)
+        make_due(house)
+        assert house.state(mail_id) == ("held", "uncertain")
+        assert house.show(mail_id)["copies_possible"] == 1

@@ -6,6 +6,7 @@ undo the password, and an argument shows in `ps`.
 """
 
 import ipaddress
+import logging
 import os
 import secrets
 import signal
@@ -109,6 +110,7 @@ def run(settings: Settings) -> None:
     options.basic_auth = [auth]
     options.address, options.port = settings.flower_address
     options.logging = "none"  # tornado's own set-up of the root logger
+    logging.getLogger("flower.inspector").setLevel(logging.ERROR)  # it asks before the workers are up, and asks again
     flower = Flower(capp=make_app(settings), options=options, **web_settings)
     flower.start_http_server()
 

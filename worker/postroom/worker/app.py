@@ -216,9 +216,8 @@ def run_scheduler(settings: Settings) -> None:
     """Run Celery beat in this process until it is told to stop. It keeps nothing: its chores are all periodic."""
     _log_by(settings)
     scheduler_app = make_app(settings)
-    scheduler_app.start(
-        ["beat", "--scheduler", "celery.beat:Scheduler", "--pidfile=", "--loglevel", settings.log_level]
-    )
+    words = ["--quiet", "beat", "--scheduler", "celery.beat:Scheduler", "--pidfile=", "--loglevel", settings.log_level]
+    scheduler_app.start(words)
 
 
 def _log_by(settings: Settings) -> None:

@@ -11,11 +11,11 @@ from itertools import accumulate
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, true, update
+from sqlalchemy import Connection, bindparam, delete, exists, func, select, true, update
 
 from postroom.config import accounts as kept
 from postroom.config.accounts import Account
-from postroom.config.database import now
+from postroom.config.database import insert_new, now
 from postroom.config.states import (
     Health,
     MailState,
@@ -129,9 +129,10 @@ def _take_slot(connection: Connection, account: Account, asked: Enter) -> int | 
         if number in taken:
             continue
         row = {"account_id": account.id, "number": number, "claim": asked.claim}
-        with connection.begin_nested():
-            connection.execute(insert(slots).values(**row, lease_until=now(asked.lease_seconds)))
-        return number
+        taking = insert_new(slots, connection).values(**row, lease_until=now(asked.lease_seconds))
+        if connection.execute(taking.returning(slots.c.number)).first() is not None:
+            return number
+        # another process took it at this moment
     return None
 
 

@@ -42,7 +42,7 @@ log = structlog.get_logger(__name__)
 def drain(process: Process, account_id: UUID) -> None:
     """Send what waits in one account's lane, until it is empty, cannot go on, or others need the thread."""
     with process.database.read() as connection:
-        if not claim.has_work(connection, account_id):
+        if process.stopping.is_set() or not claim.has_work(connection, account_id):
             return
     token = uuid4()
     asked = Enter(account_id, token, mails=1, lease_seconds=process.settings.lease_seconds)

@@ -48,7 +48,11 @@ class Heartbeat:
                 held = dict(self._held)
             if not held:
                 continue
-            standing = self._writer.do(renew, Renew(frozenset(held), self._lease_seconds))
+            try:
+                standing = self._writer.do(renew, Renew(frozenset(held), self._lease_seconds))
+            except Exception as error:  # noqa: BLE001 - without this thread every lease would be lost
+                log.warning("the leases were not renewed", error=type(error).__name__)
+                continue
             for claim in held.keys() - standing:
                 with self._guard:
                     lost = self._held.get(claim)

@@ -2,10 +2,10 @@
 
 from typing import Final
 
-from sqlalchemy import exists, false, func, select, true, update
+from sqlalchemy import ColumnElement, Connection, exists, false, func, select, true, update
 
 from postroom.config.database import now
-from postroom.config.states import Health, MailState
+from postroom.config.states import Health, HeldReason, MailState
 from postroom.config.tables import accounts, mails, slots
 from postroom.worker.process import Process
 
@@ -27,13 +27,29 @@ def due(process: Process) -> int:
                 .where(*still_due, mails.c.state.in_([MailState.QUEUED, MailState.DEFERRED]))
                 .values(ready=True)
             )
-            connection.execute(  # announced before it leaves: from now on two copies may exist
-                update(mails)
-                .where(*still_due, mails.c.state == MailState.UNCERTAIN)
-                .values(state=MailState.QUEUED, ready=True, copies_possible=mails.c.copies_possible + 1)
-            )
+            _send_uncertain_again(connection, *still_due)
     _nudge_lanes(process)
     return len(ids)
+
+
+def _send_uncertain_again(connection: Connection, *still_due: ColumnElement[bool]) -> None:
+    """Queue uncertain mails once more, over the same account; hold those that cannot go over it in time.
+
+    It is announced before it leaves: from now on two copies may exist.
+    """
+    uncertain = (*still_due, mails.c.state == MailState.UNCERTAIN)
+    same_account = exists().where(accounts.c.id == mails.c.account_id, accounts.c.active == true())
+    may_go = same_account & (mails.c.expires_at > now())
+    connection.execute(
+        update(mails)
+        .where(*uncertain, may_go)
+        .values(state=MailState.QUEUED, ready=True, copies_possible=mails.c.copies_possible + 1)
+    )
+    connection.execute(
+        update(mails)
+        .where(*uncertain)
+        .values(state=MailState.HELD, reason=HeldReason.UNCERTAIN, due_at=None, held_at=now())
+    )
 
 
 def _nudge_lanes(process: Process) -> None:
