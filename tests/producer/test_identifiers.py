@@ -2,25 +2,49 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from uuid import UUID
+from uuid import RFC_4122, UUID
+
+import pytest
 
 from postroom.producer.identifiers import keyed_id, uuid7
 
 
-def test_ids_are_versions_7_in_order_of_time() -> None:
+def test_ids_are_of_version_7_in_order_of_time() -> None:
     before = time.time_ns() // 1_000_000
     made = [uuid7() for _ in range(5000)]
     assert made == sorted(set(made))
+    assert {(each.version, each.variant) for each in made} == {(7, RFC_4122)}
+    assert before <= made[0].int >> 80 <= made[-1].int >> 80 <= time.time_ns() // 1_000_000 + 1
+
+
+def test_order_is_kept_when_the_clock_is_set_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = uuid7()
+    hour_ago = time.time_ns() - 3600 * 10**9
+    monkeypatch.setattr(time, "time_ns", lambda: hour_ago)
+    made = [first, *(uuid7() for _ in range(1000))]
+    assert made == sorted(set(made))
     assert {each.version for each in made} == {7}
-    assert before <= made[0].int >> 80 <= time.time_ns() // 1_000_000
 
 
-def test_ids_of_many_threads_differ() -> None:
+def test_ids_of_many_threads_differ_and_are_in_order_within_each() -> None:
     with ThreadPoolExecutor(8) as pool:
-        made = [each for ids in pool.map(lambda _: [uuid7() for _ in range(500)], range(16)) for each in ids]
-    assert len(set(made)) == len(made)
+        made = list(pool.map(lambda _: [uuid7() for _ in range(500)], range(16)))
+    assert all(ids == sorted(ids) for ids in made)
+    assert len({each for ids in made for each in ids}) == 16 * 500
 
 
-def test_a_key_has_one_id_for_ever() -> None:
-    assert keyed_id("site", "order-7") == UUID("32efbfd4-cc62-5146-85c6-595d38897a3c")
-    assert len({keyed_id("site", "a"), keyed_id("site", "b"), keyed_id("crm", "a"), keyed_id("sit", "ea")}) == 4
+@pytest.mark.parametrize(
+    ("producer", "key", "known"),
+    [
+        # Written down here, as another namespace or spelling would send every keyed mail a second time.
+        ("site", "order-7", "32efbfd4-cc62-5146-85c6-595d38897a3c"),
+        ("crm", "заказ 7", "85d2d72d-85b5-5c3f-a0d7-4833b01c587b"),
+    ],
+)
+def test_a_key_has_one_id_for_ever(producer: str, key: str, known: str) -> None:
+    assert keyed_id(producer, key) == UUID(known)
+
+
+def test_producer_and_key_are_told_apart() -> None:
+    pairs = [("site", "a"), ("site", "b"), ("crm", "a"), ("sit", "ea"), ("s", "itea"), ("site", "A")]
+    assert len({keyed_id(*pair) for pair in pairs}) == len(pairs)

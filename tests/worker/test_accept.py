@@ -184,3 +184,18 @@ def test_a_reject_is_replayed_once_its_cause_is_gone(house: House, smtp: Scripte
     release(house.process)
     house.drain(account)
     assert house.state(mail_id) == ("sent", None)
+
+
+def test_a_raw_letter_is_kept_as_it_is_and_its_subject_made_fit_for_the_ledger(
+    house: House, smtp: ScriptedSMTP
+) -> None:
+    account = house.add_account(smtp)
+    raw = b"Subject: =?utf-8?b?AGFcbg==?= =?utf-8?b?DQp4?=\r\nBcc: x@y.example\r\nX-Own: 1\r\n\r\nbody\r\n"
+    mail_id = house.take(subject=None, text=None, raw=raw)
+    house.drain(account)
+    assert house.state(mail_id) == ("sent", None)
+    assert not any(character in house.show(mail_id)["subject"] for character in "\0\r\n")
+    (arrived,) = smtp.accepted
+    assert b"X-Own: 1\r\n" in arrived.content
+    assert arrived.content.endswith(b"\r\n\r\nbody\r\n")
+    assert b"Bcc" not in arrived.content

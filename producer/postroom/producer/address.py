@@ -57,7 +57,7 @@ class Address(Checked):
         if not isinstance(value, str):
             return value
         text = value.strip()
-        if not text.endswith(">"):
+        if "<" not in text or not text.endswith(">"):
             return {"address": text}
         name, _, address = text[:-1].rpartition("<")
         name = name.strip()

@@ -135,12 +135,17 @@ class Producer:
     def _batches(self, mails: Iterable[Mail]) -> Iterator[list[_Job]]:
         batch: list[_Job] = []
         size_bytes = 0
-        for mail in mails:
-            batch.append(self._job(mail))
-            size_bytes += len(batch[-1].sealed)
-            if len(batch) == _BATCH or size_bytes >= _BATCH_BYTES:
+        try:
+            for mail in mails:
+                batch.append(self._job(mail))
+                size_bytes += len(batch[-1].sealed)
+                if len(batch) == _BATCH or size_bytes >= _BATCH_BYTES:
+                    yield batch
+                    batch, size_bytes = [], 0
+        except Exception:
+            if batch:  # what came before the wrong one is handed over
                 yield batch
-                batch, size_bytes = [], 0
+            raise
         if batch:
             yield batch
 
@@ -220,7 +225,7 @@ def _public_key(given: PublicKey | str | Path | None, data_dir: Path) -> PublicK
 
 def _limit_from_environment() -> int:
     text = os.environ.get("POSTROOM_JOB_LIMIT_BYTES") or str(_JOB_LIMIT_BYTES)
-    if not text.isdigit():
+    if not text.isdecimal():
         raise SettingsInvalid(f"POSTROOM_JOB_LIMIT_BYTES: must be a number of bytes, not {text!r}")
     return int(text)
 

@@ -6,6 +6,7 @@ key with another body, and whatever cannot be taken, goes to the reject list wit
 
 import email.parser
 import email.policy
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -28,6 +29,7 @@ from postroom.worker.letter.content import Attachment, Letter, Mailbox
 from postroom.worker.process import Process, letter_identity
 
 _MOST_TRIES: Final = 5
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")
 
 log = structlog.get_logger(__name__)
 
@@ -222,7 +224,7 @@ def _subject(mail: Mail) -> str:
     if mail.raw is None:
         return mail.subject or ""
     head = email.parser.BytesHeaderParser(policy=email.policy.default).parsebytes(mail.raw)
-    return str(head.get("Subject", ""))
+    return _CONTROLS.sub(" ", str(head.get("Subject", "")))  # an encoded word may hold any character
 
 
 def _letter(each: _Opened, chooser: Chooser, clock: datetime) -> Letter:
