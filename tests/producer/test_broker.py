@@ -8,7 +8,7 @@ import pytest
 
 from postroom.producer import Mail, Producer, SettingsInvalid
 from postroom.producer.broker import celery_url, redis_client
-from postroom.producer.names import INBOX, QUEUE_ACCEPT
+from postroom.producer.names import INBOX, QUEUE_ACCEPT, local_broker_url, local_redis_socket
 from postroom.producer.sealing import PublicKey
 from servers.redis_server import RedisServer
 
@@ -105,3 +105,9 @@ def test_inbox_and_nudge_go_to_the_same_database(
         assert client.dbsize() == 0
     with redis_client(f"{redis_server.url}?db=3") as client:
         assert (client.hlen(INBOX), client.llen(QUEUE_ACCEPT)) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["a b", "a#1", "50%25", "q?x", "имя"])
+def test_a_data_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    given = redis_client(local_broker_url(tmp_path / name)).connection_pool.connection_kwargs
+    assert Path(given["path"]) == local_redis_socket(tmp_path / name)

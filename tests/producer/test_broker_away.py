@@ -92,6 +92,7 @@ def test_redis_that_is_full_keeps_nothing_half(public_key: PublicKey, make: Make
         assert said.startswith("Redis is full (")
         assert "maxmemory" in said
         assert len(said) < 300, "nothing of the sealed job"
+        assert "HSETNX" not in said, "what Redis said, not what it was asked"
         with server.client() as client:
             before = client.hlen(INBOX)
             with pytest.raises(BrokerUnavailable, match="full"):
@@ -172,6 +173,34 @@ def test_a_nudge_that_hangs_is_no_error_and_waited_for_once(
     assert nudges() == []
 
 
+def test_a_nudge_that_finds_no_free_connection_is_given_up_at_once(
+    public_key: PublicKey, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        RedisServer(maxclients="1") as server,
+        Producer(server.url, public_key=public_key, timeout_seconds=5) as producer,
+    ):
+        with within(2):
+            mail_id = producer.enqueue(make())
+        assert "the mail waits in the inbox" in caplog.text
+        producer.close()
+        with server.client() as client:
+            assert client.hexists(INBOX, str(mail_id))
+
+
+def test_a_connection_that_breaks_is_made_anew_once(
+    redis_server: RedisServer, public_key: PublicKey, make: Make, tmp_path: Path
+) -> None:
+    path = tmp_path / "r.sock"
+    with (
+        swallowing(b"MULTI", redis_server.socket, path, breaks_once=True),
+        Producer(f"unix://{path}", public_key=public_key) as producer,
+    ):
+        mail_id = producer.enqueue(make())
+    with redis_server.client() as client:
+        assert client.hexists(INBOX, str(mail_id))
+
+
 def with_user(server: RedisServer, forbidden: str) -> str:
     """The URL with a user who may do all but one command."""
     with server.client() as client:
@@ -182,30 +211,36 @@ def with_user(server: RedisServer, forbidden: str) -> str:
 
 
 @contextmanager
-def swallowing(command: bytes, behind: Path, path: Path) -> Iterator[None]:
-    """A relay to a server that passes everything on until it sees a command, as a network does that breaks then."""
+def swallowing(command: bytes, behind: Path, path: Path, *, breaks_once: bool = False) -> Iterator[None]:
+    """A relay to a server that passes everything on until it sees a command, as a network does that breaks then.
+
+    With `breaks_once` the connection is cut at the first, and what comes after passes.
+    """
+    met: list[bytes] = []
     connections: list[socket.socket] = []
     threads: list[threading.Thread] = []
 
     def pump(source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
-            while (chunk := source.recv(65536)) and command not in chunk:
+            while chunk := source.recv(65536):
+                if command in chunk and not (breaks_once and met):
+                    met.append(chunk)
+                    if breaks_once:
+                        source.shutdown(socket.SHUT_RDWR)
+                    return
                 sink.sendall(chunk)
-            if not chunk:
-                sink.shutdown(socket.SHUT_WR)
+            sink.shutdown(socket.SHUT_WR)
 
     def accept(listener: socket.socket) -> None:
-        while True:
-            try:
+        with suppress(OSError):  # the listener was shut down
+            while True:
                 client, _ = listener.accept()
-            except OSError:
-                return
-            server = socket.socket(socket.AF_UNIX)
-            server.connect(str(behind))
-            connections.extend([client, server])
-            for pair in ((client, server), (server, client)):
-                threads.append(threading.Thread(target=pump, args=pair))
-                threads[-1].start()
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(str(behind))
+                connections.extend([client, server])
+                for pair in ((client, server), (server, client)):
+                    threads.append(threading.Thread(target=pump, args=pair))
+                    threads[-1].start()
 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))

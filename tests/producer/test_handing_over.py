@@ -111,7 +111,7 @@ def test_a_nudge_says_ids_and_template_metadata_and_no_more(producer: Producer, 
         "root_id": message["headers"]["id"],
         "argsrepr": repr(([mail_id], [TEMPLATE])),
         "kwargsrepr": "{}",
-        "origin": message["headers"]["origin"],
+        "origin": "site",  # the producer's name, not the machine's
         "ignore_result": True,
         "timelimit": [None, None],
         "retries": 0,
@@ -136,6 +136,16 @@ def test_a_second_job_under_an_id_lies_beside_the_first(
             box: Any = client.hget(INBOX, field)
             assert Mail.from_job(open_box(private_key, box, inbox_identity(first))).subject == subject
     assert {field for each in nudges() for field in each["body"][0][0]} == fields
+
+
+def test_handing_over_again_does_not_make_a_waiting_job_younger(
+    producer: Producer, redis_server: RedisServer, make: Make
+) -> None:
+    field = str(producer.enqueue(make(key="order-7")))
+    with redis_server.client() as client:
+        client.zadd(INBOX_AT, {field: 1000.0})  # it has been waiting for years, and strays are found by age
+        producer.enqueue(make(key="order-7"))
+        assert client.zscore(INBOX_AT, field) == 1000.0
 
 
 def test_the_same_mail_twice_in_one_batch(

@@ -1,5 +1,7 @@
 """Ids are in the order of their making, and a key has the same id for ever."""
 
+import os
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from uuid import RFC_4122, UUID
@@ -48,3 +50,20 @@ def test_a_key_has_one_id_for_ever(producer: str, key: str, known: str) -> None:
 def test_producer_and_key_are_told_apart() -> None:
     pairs = [("site", "a"), ("site", "b"), ("crm", "a"), ("sit", "ea"), ("s", "itea"), ("site", "A")]
     assert len({keyed_id(*pair) for pair in pairs}) == len(pairs)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # from Python 3.12 on; that is what is tried
+def test_a_fork_finds_the_guard_free() -> None:
+    stop = threading.Event()
+    busy = threading.Thread(target=lambda: [uuid7() for _ in iter(stop.is_set, True)])
+    busy.start()
+    try:
+        for _ in range(50):
+            pid = os.fork()
+            if pid == 0:
+                uuid7()
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+    finally:
+        stop.set()
+        busy.join()

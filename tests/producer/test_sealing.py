@@ -115,3 +115,9 @@ def test_a_missing_file_says_what_makes_it(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(KeyUnusable, match=f"{tmp_path}: cannot be read: Is a directory"):
         PublicKey.load(tmp_path)
+
+
+@pytest.mark.parametrize("raw", [bytes(32), b"\1" + bytes(31)])
+def test_a_point_of_small_order_is_no_key(raw: bytes) -> None:
+    with pytest.raises(KeyUnusable):
+        PublicKey.from_text(PublicKey(raw).to_text())

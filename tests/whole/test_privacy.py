@@ -5,6 +5,7 @@ import json
 import re
 import urllib.parse
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -63,7 +64,7 @@ def test_flower_shows_the_work_and_nothing_personal(whole: Whole) -> None:
     assert refused.returncode == 1
     with whole.producer() as producer:
         template = {"name": "order_paid", "locale": "ru", "version": "7", "meta": {"event": "SALE_ORDER_PAID"}}
-        fields = {"from_": LOGIN, "to": f"{NAME} <{RECIPIENT}>", "subject": SUBJECT, "text": BODY}
+        fields: dict[str, Any] = {"from_": LOGIN, "to": f"{NAME} <{RECIPIENT}>", "subject": SUBJECT, "text": BODY}
         producer.enqueue(Mail(**fields, template=template))
         producer.enqueue(Mail(**{**fields, "from_": "nobody.needle@shop.example"}))
     whole.smtp.wait_received(2, timeout_seconds=20)  # the proof's mail, and this one

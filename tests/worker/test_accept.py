@@ -126,9 +126,10 @@ def test_the_same_key_and_body_again_changes_nothing(house: House) -> None:
     assert (count(house), rejected(house)) == (1, [])
 
 
-def test_strays_are_found_and_accepted(house: House) -> None:
+@pytest.mark.parametrize("at", [1.0, 4e9], ids=["old", "by a clock far ahead"])
+def test_strays_are_found_and_accepted(house: House, at: float) -> None:
     fresh, stray = house.enqueue(), house.enqueue()
-    house.process.redis.zadd(names.INBOX_AT, {str(stray): 1.0})
+    house.process.redis.zadd(names.INBOX_AT, {str(stray): at})
     assert strays(house.process) == 1
     assert house.nudges.accepts == [str(stray)]
     house.accept(*house.nudges.accepts)

@@ -1,14 +1,16 @@
 """Addresses: how they may be written, and how they are compared (design §10)."""
 
 import re
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import email_validator
 import idna
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from postroom.producer.checking import Checked, Line
+from postroom.producer.errors import InvalidMail
 
 _MOST_RECIPIENTS: Final = 1000
 _INSIDE_A_HOUSE: Final = re.compile(r"[@.](local|localhost|test)", re.IGNORECASE)
@@ -63,6 +65,11 @@ class Address(Checked):
         name = name.strip()
         if len(name) > 1 and name[0] == name[-1] == '"':
             name = re.sub(r"\\(.)", r"\1", name[1:-1])
+        elif name == address:
+            name = ""
+        elif "@" in name and not set("\r\n\0") & set(name):  # those are refused below, and said as what they are
+            # Such as "a@b.c, Name <d@e.f>": the first would get nothing, and nobody would know.
+            raise InvalidMail([("name", "is another address, or must stand in double quotes since it holds an @")])
         return {"address": address, "name": name}
 
     @field_validator("address")
@@ -82,3 +89,9 @@ def _several(value: Any) -> Any:
 
 
 Addresses = Annotated[tuple[Address, ...], BeforeValidator(_several), Field(max_length=_MOST_RECIPIENTS)]
+
+AddressLike: TypeAlias = Address | str | Mapping[str, str]
+"""How one address may be given."""
+
+AddressesLike: TypeAlias = AddressLike | Sequence[AddressLike]
+"""How several may be."""

@@ -10,6 +10,8 @@ _KEYED: Final = UUID("5f1c6a3e-7b0d-5c52-9a54-7f6f0f2b9d11")
 """Namespace of keyed ids. It must never change: a key would then be taken for a new one."""
 
 _guard = threading.Lock()
+# A child forked while another thread is in `uuid7` would find the guard taken for good.
+os.register_at_fork(before=_guard.acquire, after_in_parent=_guard.release, after_in_child=_guard.release)
 _last = 0
 
 

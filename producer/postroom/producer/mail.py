@@ -3,15 +3,16 @@
 import json
 import mimetypes
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
 from pydantic import Field, field_validator, model_validator
 
 from postroom.producer import names
-from postroom.producer.address import Address, Addresses, address_key
+from postroom.producer.address import Address, Addresses, AddressesLike, AddressLike, address_key
 from postroom.producer.checking import Checked, Content, Identifier, Line, Text, Time, json_values, line
 from postroom.producer.errors import InvalidMail, NewerJob
 from postroom.producer.identifiers import keyed_id, uuid7
@@ -103,13 +104,42 @@ class Mail(Checked):
     `template` is metadata; or `raw` is a whole RFC 5322 letter.
 
     Attributes:
-        id: UUIDv7 made here or, given a `key`, the UUIDv5 of producer and key: the same mail however often it is made.
+        id: UUIDv7 made here. A mail with a `key` gets another when it is handed over: the UUIDv5 of producer and key.
         from_: written ``from`` in JSON; left out only where the template gives it.
         raw: kept as it is but for Bcc; Message-ID and Date are added where they are missing.
 
     Raises:
         InvalidMail: with `.field` and `.why`.
     """
+
+    if TYPE_CHECKING:  # more may be given than is kept; and a type checker without pydantic's plugin knows no `from_`
+
+        def __init__(
+            self,
+            *,
+            id: UUID | str = ...,  # noqa: A002 - the field has this name
+            producer: str = ...,
+            key: str | None = ...,
+            owner: str | None = ...,
+            from_: AddressLike | None = ...,
+            to: AddressesLike = ...,
+            cc: AddressesLike = ...,
+            bcc: AddressesLike = ...,
+            reply_to: AddressesLike = ...,
+            template: Template | Mapping[str, Any] | None = ...,
+            context: Mapping[str, Any] | None = ...,
+            subject: str | None = ...,
+            text: str | None = ...,
+            html: str | None = ...,
+            headers: Mapping[str, str] = ...,
+            attachments: Sequence[Attachment | Mapping[str, Any]] = ...,
+            priority: Literal["high", "normal", "bulk"] = ...,
+            send_at: datetime | str | None = ...,
+            expires_at: datetime | str | None = ...,
+            on_uncertain: Literal["resend", "hold"] | None = ...,
+            tags: Sequence[str] = ...,
+            raw: bytes | None = ...,
+        ) -> None: ...
 
     id: UUID = Field(default_factory=uuid7)
     producer: Identifier = "site"

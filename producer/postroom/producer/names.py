@@ -4,6 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 from uuid import UUID
 
 JOB_VERSION: Final = 1
@@ -48,4 +49,4 @@ def local_redis_socket(data_dir: Path) -> Path:
 
 def local_broker_url(data_dir: Path) -> str:
     """Broker URL, in kombu's spelling, of the Redis that `postroom up` keeps for a data folder."""
-    return f"redis+socket://{local_redis_socket(data_dir)}"
+    return f"redis+socket://{quote(str(local_redis_socket(data_dir)))}"

@@ -53,7 +53,8 @@ class PublicKey:
         prefix, _, encoded = text.strip().partition(" ")
         try:
             raw = base64.b64decode(encoded, validate=True)
-        except ValueError:
+            X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(raw))
+        except ValueError:  # also a point of small order, with which no secret can be agreed (RFC 7748 §6.1)
             raw = b""
         if prefix != _PREFIX or len(raw) != _KEY_BYTES:
             raise KeyUnusable(f"is no public key of Postroom (one line: {_PREFIX} …); `postroom keygen` makes one")

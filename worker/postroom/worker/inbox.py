@@ -86,10 +86,14 @@ class Inbox:
         pipeline.execute()
 
     def strays(self, *, older_than_seconds: float = STRAY_AFTER_SECONDS, most: int = 1000) -> list[str]:
-        """Fields of jobs that have lain here for so long, oldest first: their nudge was lost, or a worker died."""
-        before = float(self._redis.time()[0]) - older_than_seconds
-        found: Any = self._redis.zrange(names.INBOX_AT, "-inf", before, byscore=True, offset=0, num=most)
-        return [field.decode() for field in found]
+        """Fields of jobs that have lain here for so long, oldest first: their nudge was lost, or a worker died.
+
+        Times are the producers' own; one far in the future is of a clock that is wrong, and no reason to wait.
+        """
+        now = float(self._redis.time()[0])
+        past: Any = self._redis.zrangebyscore(names.INBOX_AT, "-inf", now - older_than_seconds, start=0, num=most)
+        future: Any = self._redis.zrangebyscore(names.INBOX_AT, now + older_than_seconds, "+inf", start=0, num=most)
+        return [field.decode() for field in (*past, *future)]
 
     def return_job(self, field: str, sealed: bytes) -> None:
         """Lay a rejected job into the inbox again."""
