@@ -5,6 +5,7 @@ of its error: a message or a traceback could hold an address.
 """
 
 import functools
+import os
 import time
 import traceback
 import warnings
@@ -75,6 +76,8 @@ def last_run_key(chore: str) -> str:
 
 def make_app(settings: Settings) -> Celery:
     """The Celery app for these settings. Nothing is connected to yet."""
+    for name in ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "CELERY_RESULT_BACKEND"):
+        os.environ.pop(name, None)  # another Celery's, and it would go before what is set here
     app = Celery("postroom", set_as_current=True)
     app.conf.update(_configuration(settings))
     process = Process(settings, CeleryNudges(app))
@@ -84,10 +87,8 @@ def make_app(settings: Settings) -> Celery:
 
 
 def _configuration(settings: Settings) -> dict[str, Any]:
-    broker = celery_url(settings.broker)
     return {
-        "broker_read_url": broker,  # unlike broker_url, not overridden by CELERY_BROKER_URL in the environment
-        "broker_write_url": broker,
+        "broker_url": celery_url(settings.broker),
         "accept_content": ["json"],
         "task_serializer": "json",
         "task_ignore_result": True,
