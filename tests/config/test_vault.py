@@ -110,3 +110,17 @@ def test_a_folder_that_cannot_be_written_is_named(settings: Settings) -> None:
     settings.data_dir.mkdir(mode=0o500)
     with pytest.raises(KeyUnusable, match="cannot be written"):
         keygen(settings)
+
+
+def test_a_lost_ring_is_not_replaced(settings: Settings) -> None:
+    keygen(settings)
+    settings.ring_file.unlink()
+    with pytest.raises(KeyUnusable, match="Restore the ring from its backup"):
+        keygen(settings)
+    assert not settings.ring_file.exists()
+
+
+def test_a_folder_that_takes_no_file_is_told_in_a_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(KeyUnusable, match="cannot be written"):
+        keygen(Settings(_env_file=None, data_dir=tmp_path / "file" / "data"))

@@ -258,3 +258,16 @@ def swallowing(command: bytes, behind: Path, path: Path, *, breaks_once: bool = 
                 each.close()
             for thread in threads:
                 thread.join()
+
+
+def test_a_redis_that_is_just_starting_again_is_waited_for(public_key: PublicKey, make: Make) -> None:
+    with RedisServer() as server, Producer(server.url, public_key=public_key) as producer:
+        first = producer.enqueue(make())
+        server.kill()
+        again = threading.Timer(0.5, server.restart)
+        again.start()
+        second = producer.enqueue(make())
+        again.join()
+        with server.client() as client:
+            assert client.hexists(INBOX, str(first))
+            assert client.hexists(INBOX, str(second))

@@ -57,3 +57,8 @@ def test_an_account_that_refused_the_from_is_passed_over() -> None:
     sending = Sending("info@shop.example", refused_by={SHARED.id})
     assert choose(sending, [SHARED, LATER]).account == LATER
     assert choose(sending, [SHARED]).held is HeldReason.SENDER_REFUSED
+
+
+def test_a_suspended_account_may_not_send_and_a_failing_one_keeps_the_mail_waiting() -> None:
+    verdicts = choose(Sending("info@shop.example"), [FAILING, SUSPENDED]).verdicts
+    assert {verdict.account.id: verdict.ok for verdict in verdicts} == {FAILING.id: True, SUSPENDED.id: False}

@@ -31,6 +31,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from postroom.producer.errors import SettingsInvalid
+
 if TYPE_CHECKING:
     import alembic.config
 
@@ -145,15 +147,21 @@ class Database:
     def __init__(self, url: str, *, connections: int = 20) -> None:
         self.url = url
         parsed = make_url(url)
+        if parsed.drivername == "postgres":
+            parsed = parsed.set(drivername="postgresql")
         self._turn: _FileTurn | _NoTurn = _NoTurn()
         if parsed.get_backend_name() == "sqlite":
             if not parsed.database or parsed.database == ":memory:":
-                raise ValueError("POSTROOM_DATABASE_URL: SQLite needs a file, since several processes share it")
+                raise SettingsInvalid("POSTROOM_DATABASE_URL: SQLite needs a file, since several processes share it")
             self.engine = create_engine(parsed, pool_size=connections, connect_args={"timeout": 30})
             self._turn = _FileTurn(Path(f"{parsed.database}.write-lock"))
             _set_up_sqlite(self.engine)
+        elif parsed.get_backend_name() != "postgresql":
+            raise SettingsInvalid(
+                f"POSTROOM_DATABASE_URL: must be sqlite:///… or postgresql://…, not {parsed.drivername}://…"
+            )
         else:
-            if parsed.drivername in {"postgres", "postgresql"}:
+            if parsed.drivername == "postgresql":
                 parsed = parsed.set(drivername="postgresql+psycopg")
             self.engine = create_engine(parsed, pool_size=connections, max_overflow=0)
 

@@ -5,6 +5,7 @@ the front's key (front and workers; keyed hashes). Secret files are refused when
 """
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import os
@@ -89,10 +90,16 @@ def keygen(settings: Settings) -> list[Path]:
         The files made, in the order ring, public key, front's key.
 
     Raises:
-        KeyUnusable: an existing ring cannot be read, or the public key does not belong to it.
+        KeyUnusable: an existing key cannot be read, the public key does not belong to the ring, or a file cannot be
+            written.
     """
     made = []
     if not settings.ring_file.exists():
+        if settings.public_file.exists():
+            raise KeyUnusable(
+                f"{settings.ring_file}: is missing, and the public key {settings.public_file} belongs to it; what that "
+                "sealed could not be opened. Restore the ring from its backup"
+            )
         private = X25519PrivateKey.generate()
         _write_new(settings.ring_file, _encode(_PRIVATE_PREFIX, private.private_bytes_raw()), 0o600)
         made.append(settings.ring_file)
@@ -103,11 +110,13 @@ def keygen(settings: Settings) -> list[Path]:
     elif PublicKey.load(settings.public_file).key_id not in ring.keys:
         raise KeyUnusable(
             f"{settings.public_file}: does not belong to the ring {settings.ring_file}; what it seals could not be "
-            "opened. Restore the ring it belongs to, or remove it and run `postroom keygen`"
+            "opened. Restore the ring that it belongs to; or, if this ring is the right one, remove the public key, "
+            "and `postroom keygen` makes it anew from the ring"
         )
     if not settings.front_file.exists():
         _write_new(settings.front_file, _encode(_FRONT_PREFIX, secrets.token_bytes(32)), 0o600)
         made.append(settings.front_file)
+    FrontKey.load(settings.front_file)
     return made
 
 
@@ -161,9 +170,9 @@ def _decode(path: Path, line: str, prefix: str) -> bytes:
 
 def _write_new(path: Path, text: str, mode: int) -> None:
     """Write a whole new file or none: a full disk leaves no half of a key behind."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             os.fchmod(descriptor, mode)
@@ -174,4 +183,5 @@ def _write_new(path: Path, text: str, mode: int) -> None:
     except OSError as error:
         raise KeyUnusable(f"{path}: cannot be written: {error.strerror}") from None
     finally:
-        scratch.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)

@@ -108,7 +108,6 @@ class Story:
             raise NotAsTold("an account was stored with a wrong password")
         after = self._deeds.count_accounts()
         must(before == after == 1, f"there were {before} accounts and are {after} now, not 1 and 1")
-        telling.command("postroom account list")
         telling.good(f"Accounts before: {before}. Accounts now: {after}")
 
     def _a_crm_user_sends(self, producer: Producer) -> None:
@@ -147,7 +146,6 @@ class Story:
         reason = deeds.wait_for_state(given.mail_id, MailState.HELD)
         must(reason is HeldReason.NO_ACCOUNT, f"the mail is held for {reason}, not for no_account")
         telling.refused(f"The mail is held, {reason}: Postroom never sends from another address instead. Why:")
-        telling.command(f"postroom mail explain {given.mail_id}")
         with self._access.read() as connection:
             choice = lanes.explain(connection, address_key(ORDERS), None)
         must(choice.account is None and len(choice.verdicts) > 1, "the explanation does not say why the mail is held")
@@ -164,7 +162,6 @@ class Story:
     def _the_ledger_knows(self) -> None:
         telling = self._telling
         telling.chapter("The ledger knows what became of each")
-        telling.command("postroom mail list")
         with self._access.read() as connection:
             listed = mails.newest(connection, mails.Filter(), limit=_MOST)
             shown = [mails.show(connection, UUID(each["id"])) for each in reversed(listed)]

@@ -109,7 +109,8 @@ def redis_keeps(_settings: Settings, client: redis.Redis) -> Finding:
     if not info["aof_enabled"]:
         wrong.append("keeps no append-only file (appendonly no): a restart loses the inbox")
     elif info["aof_last_write_status"] != "ok":
-        wrong.append("cannot write its append-only file: its disk is full or broken")
+        told = "cannot write its append-only file: its disk is full or broken"
+        return Finding(False, told, "Make room on that disk; it goes on by itself then")
     if info["maxmemory_policy"] != "noeviction":
         wrong.append(f"may throw mail away (maxmemory-policy {info['maxmemory_policy']})")
     if wrong:

@@ -3,11 +3,12 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
-from postroom.config import mails, rejects
-from postroom.config.states import HeldReason, MailState
+from postroom.config import accounts, mails, rejects
+from postroom.config.accounts import Account
+from postroom.config.states import Health, HeldReason, MailState, RecipientState
 from postroom.front.access import Access
 from postroom.front.nudges import broker_answers
 from postroom.producer import names
@@ -68,8 +69,9 @@ class Follower:
             state = mails.state_of(connection, self._mail_id)
             if state is None:
                 return Whereabouts(INBOX)
-            attempts = mails.show(connection, self._mail_id)["attempts_log"]
-        return Whereabouts(state[0], _why(*state, attempts[-1]["reply"] if attempts else None))
+            shown = mails.show(connection, self._mail_id)
+            account = accounts.get(connection, UUID(shown["account_id"])) if shown["account_id"] else None
+        return Whereabouts(state[0], _why(*state, _last_words(shown), account))
 
     def _rejects(self) -> dict[str, str]:
         with self._access.read() as connection:
@@ -81,7 +83,16 @@ def settled(state: str) -> bool:
     return state not in {INBOX, MailState.QUEUED, MailState.SENDING}
 
 
-def _why(state: MailState, reason: HeldReason | None, reply: str | None) -> str:
+def _last_words(shown: dict[str, Any]) -> str | None:
+    """What the server said of a recipient who still waits, else what ended the last attempt."""
+    waiting = [each["reply"] for each in shown["recipients"] if each["state"] == RecipientState.PENDING]
+    tried = [each["reply"] for each in shown["attempts_log"]]
+    return next((reply for reply in (*waiting, *reversed(tried)) if reply), None)
+
+
+def _why(state: MailState, reason: HeldReason | None, reply: str | None, account: Account | None) -> str:
     if state is MailState.SENT:
         return ""
+    if state is MailState.QUEUED and account is not None and account.health is not Health.OK:
+        return f"its account is {account.health}: {account.health_detail}"
     return ". ".join(filter(None, (reason, f"The server's last words were: {reply}" if reply else None)))

@@ -16,9 +16,9 @@ from typing import Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from postroom.config import database, vault
+from postroom.config import database
 from postroom.config.settings import Settings
-from postroom.front import data_folder, flower, local_redis
+from postroom.front import data_folder, flower, key_files, local_redis
 from postroom.front.display import Display
 from postroom.front.process import Program
 from postroom.front.supervisor import OWN_NAME, Supervisor
@@ -107,7 +107,7 @@ def _redis(settings: Settings) -> list[Program]:
 
 
 def _make_keys(settings: Settings, display: Display) -> None:
-    made = vault.keygen(settings)
+    made = key_files.make(settings)
     for path in made:
         display.show(OWN_NAME, f"made {path}")
     if settings.ring_file in made:
@@ -142,5 +142,6 @@ class _Report:
         return [
             f"Flower: {flower.url(settings)} (user {user}, password in {password})",
             "For producers: export POSTROOM_BROKER_URL=$(postroom broker-url)",
+            f"          and: export POSTROOM_PUBLIC_KEY_FILE={settings.public_file.resolve()}",
             f"Everything is up. To stop it: Ctrl-C, or kill {os.getpid()}",
         ]

@@ -26,6 +26,7 @@ from postroom.producer.nudge import Nudger
 from postroom.producer.sealing import PublicKey
 
 _BATCH: Final = 100
+_PAUSE_SECONDS: Final = 0.05
 _BATCH_BYTES: Final = 16 * 1024 * 1024
 _JOB_LIMIT_BYTES: Final = 10 * 1024 * 1024
 
@@ -163,7 +164,7 @@ class Producer:
         connected = self._connected
         if connected is None or connected.pid != os.getpid():
             connected = self._connected = self._connect()
-        fields = _write(connected.redis, batch)
+        fields = _write(connected.redis, batch, until=time.monotonic() + self._timeout_seconds)
         try:
             connected.nudger.accept(fields, _templates(batch))
         except Exception as error:  # noqa: BLE001 - the mail is handed over, whatever became of the nudge
@@ -178,7 +179,7 @@ class Producer:
         )
 
 
-def _write(client: redis.Redis, batch: Sequence[_Job]) -> list[str]:
+def _write(client: redis.Redis, batch: Sequence[_Job], *, until: float) -> list[str]:
     """Write a batch into the inbox in one transaction.
 
     A job whose id still lies there gets a field beside it: it may have another body, and the ledger compares them.
@@ -187,25 +188,30 @@ def _write(client: redis.Redis, batch: Sequence[_Job]) -> list[str]:
         The fields that were written.
     """
     jobs = [(str(job.mail_id), job.sealed) for job in batch]
-    taken = _set_new(client, jobs)
+    taken = _set_new(client, jobs, until=until)
     again = [
         (f"{field}~{secrets.token_hex(4)}", sealed) for (field, sealed), new in zip(jobs, taken, strict=True) if not new
     ]
     if again:
-        _set_new(client, again)
+        _set_new(client, again, until=until)
     return [field for field, _ in [*jobs, *again]]
 
 
-def _set_new(client: redis.Redis, jobs: Sequence[tuple[str, bytes]]) -> list[bool]:
+def _set_new(client: redis.Redis, jobs: Sequence[tuple[str, bytes]], *, until: float) -> list[bool]:
+    """Write jobs whose fields are free, and say which were. A Redis that is just starting again is waited for."""
     now = time.time()
-    pipeline = client.pipeline(transaction=True)
-    for field, sealed in jobs:
-        pipeline.hsetnx(names.INBOX, field, sealed)
-    pipeline.zadd(names.INBOX_AT, {field: now for field, _ in jobs}, nx=True)
-    try:
-        return [bool(new) for new in pipeline.execute()[: len(jobs)]]
-    except redis.RedisError as error:
-        raise BrokerUnavailable(_what_to_do(error)) from error
+    while True:
+        pipeline = client.pipeline(transaction=True)
+        for field, sealed in jobs:
+            pipeline.hsetnx(names.INBOX, field, sealed)
+        pipeline.zadd(names.INBOX_AT, {field: now for field, _ in jobs}, nx=True)
+        try:
+            return [bool(new) for new in pipeline.execute()[: len(jobs)]]
+        except redis.RedisError as error:
+            passes = isinstance(error, redis.ConnectionError) and not isinstance(error, redis.AuthenticationError)
+            if not passes or time.monotonic() + _PAUSE_SECONDS > until:
+                raise BrokerUnavailable(_what_to_do(error)) from error
+        time.sleep(_PAUSE_SECONDS)
 
 
 def _public_key(given: PublicKey | str | Path | None, data_dir: Path) -> PublicKey:

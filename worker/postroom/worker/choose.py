@@ -68,9 +68,8 @@ def choose(sending: Sending, accounts: Sequence[Account]) -> Choice:
     verdicts = tuple(_verdict(sending, account) for account in sorted(accounts, key=_rank))
     able = [verdict.account for verdict in verdicts if verdict.ok]
     healthy = [account for account in able if account.health is Health.OK]
-    failing = [account for account in able if account.health is Health.FAILING]
-    chosen = next(iter([*healthy, *failing]), None)
-    held = None if chosen else _held(sending, accounts, able)
+    chosen = next(iter([*healthy, *able]), None)
+    held = None if chosen else _held(sending, accounts)
     return Choice(chosen, held, verdicts)
 
 
@@ -82,8 +81,8 @@ def _owns(sending: Sending, account: Account) -> bool:
     return account.active and account.address_key == sending.from_key and account.owner in {None, sending.owner}
 
 
-def _held(sending: Sending, accounts: Sequence[Account], able: list[Account]) -> HeldReason:
-    if able:
+def _held(sending: Sending, accounts: Sequence[Account]) -> HeldReason:
+    if any(_refusal(sending, account) is None for account in accounts):
         return HeldReason.ACCOUNT_SUSPENDED
     owning = [account for account in accounts if _owns(sending, account)]
     if any(account.id in sending.refused_by for account in owning):
@@ -101,7 +100,8 @@ def _verdict(sending: Sending, account: Account) -> Verdict:
     if account.health is Health.OK:
         return Verdict(account, True, f"{whose}, priority {account.priority}")
     detail = f": {account.health_detail}" if account.health_detail else ""
-    return Verdict(account, True, f"{whose}, priority {account.priority}, but {account.health}{detail}")
+    able = account.health is not Health.SUSPENDED
+    return Verdict(account, able, f"{whose}, priority {account.priority}, but {account.health}{detail}")
 
 
 def _refusal(sending: Sending, account: Account) -> str | None:

@@ -72,7 +72,7 @@ def _note(process: Process, trouble: Trouble) -> None:
     process.writer.do(health.note, trouble)
     if trouble.health is Health.OK:
         return
-    log.warning("an account is in trouble", account=str(trouble.account.id), health=trouble.health)
+    log.warning("an account is in trouble", account=str(trouble.account.id), health=trouble.health.value)
     if trouble.health is trouble.account.health:
         return
     part: lanes.Clearing | None = lanes.Clearing(trouble.account.id)

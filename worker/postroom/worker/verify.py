@@ -140,8 +140,9 @@ def verify(process: Process, proof_id: UUID) -> None:
         account = candidate_from_json(process.ring.open(sealed, candidate_identity(proof_id)))
         server = server_of(account, process.ring)
     except CannotOpen as error:
-        tell(Progress("worker", False, str(error), "The public key in force must belong to the workers' private ring."))
-        tell(Progress("done", False, "the sealed account cannot be opened"))
+        hint = "Give the password again (--password-stdin), sealed with the public key of the workers' private ring."
+        tell(Progress("worker", False, str(error), hint))
+        tell(Progress("done", False, f"the sealed password cannot be opened. {hint}", hint))
         return
     proved = _prove(process, account, server, tell)
     log.info("proved an account" if proved else "an account was not proved", proof=str(proof_id))

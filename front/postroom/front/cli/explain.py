@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from postroom.config.states import HeldReason
+from postroom.config.states import Health, HeldReason
 from postroom.front.cli import output
 from postroom.front.cli.opening import opened
 
@@ -16,7 +16,7 @@ app = typer.Typer()
 
 _REASONS: Final = {
     HeldReason.NO_ACCOUNT: "no active account sends as this address for it. `postroom account add` adds one.",
-    HeldReason.ACCOUNT_SUSPENDED: "its server refuses to sign in. `postroom account verify` tries again, and says why.",
+    HeldReason.ACCOUNT_SUSPENDED: "its account is suspended. `postroom account verify` tries again, `edit` mends it.",
     HeldReason.SENDER_NOT_CONFIRMED: "its owner has not confirmed this address as a sender.",
     HeldReason.SENDER_REFUSED: "every server refused this From. `postroom mail resend` tries again.",
 }
@@ -50,7 +50,8 @@ def show(choice: "Choice", sender: str, owner: str | None, as_json: bool) -> Non
         return
     whose = f"From {sender} of owner {owner}" if owner else f"From {sender} without an owner"
     if choice.account is not None:
-        output.say(output.good("✓ "), f"{whose}: account {choice.account.id} sends it.")
+        troubled = "" if choice.account.health == Health.OK else f", but it is {choice.account.health}: mail waits"
+        output.say(output.good("✓ "), f"{whose}: account {choice.account.id} sends it{troubled}.")
     else:
         why = _REASONS.get(choice.held, "") if choice.held else ""
         output.say(output.bad("✗ "), f"{whose}: it would be held, ", output.bad(str(choice.held)), f": {why}")

@@ -86,10 +86,10 @@ def migrate() -> None:
 @app.command()
 def keygen() -> None:
     """Make the key files that are missing and print where they are. Never overwrites one."""
-    from postroom.config import vault  # noqa: PLC0415
+    from postroom.front import key_files  # noqa: PLC0415
 
     settings = settings_module.load()
-    made = vault.keygen(settings)
+    made = key_files.make(settings)
     for path in (settings.ring_file, settings.public_file, settings.front_file):
         typer.echo(f"{path} ({'made' if path in made else 'was there'})")
     if settings.ring_file in made:
