@@ -1,6 +1,7 @@
 """Accept: what lies in the inbox reaches the ledger or the reject list, and nothing is lost on the way."""
 
 import json
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,6 +12,7 @@ from postroom.config.tables import mails
 from postroom.config.vault import public_key
 from postroom.producer import names
 from postroom.producer.identifiers import uuid7
+from postroom.worker import accept as accept_module
 from postroom.worker.chores.release import release
 from postroom.worker.chores.strays import strays
 from servers.scripted_smtp import ScriptedSMTP
@@ -191,7 +193,8 @@ def test_a_raw_letter_is_kept_as_it_is_and_its_subject_made_fit_for_the_ledger(
     house: House, smtp: ScriptedSMTP
 ) -> None:
     account = house.add_account(smtp)
-    raw = b"Subject: =?utf-8?b?AGFcbg==?= =?utf-8?b?DQp4?=\r\nBcc: x@y.example\r\nX-Own: 1\r\n\r\nbody\r\n"
+    head = b"From: Shop <shop@shop.example>\r\nSubject: =?utf-8?b?AGFcbg==?= =?utf-8?b?DQp4?=\r\n"
+    raw = head + b"Bcc: x@y.example\r\nX-Own: 1\r\n\r\nbody\r\n"
     mail_id = house.take(subject=None, text=None, raw=raw)
     house.drain(account)
     assert house.state(mail_id) == ("sent", None)
@@ -200,3 +203,54 @@ def test_a_raw_letter_is_kept_as_it_is_and_its_subject_made_fit_for_the_ledger(
     assert b"X-Own: 1\r\n" in arrived.content
     assert arrived.content.endswith(b"\r\n\r\nbody\r\n")
     assert b"Bcc" not in arrived.content
+
+
+def test_a_job_that_breaks_accept_is_rejected_and_its_neighbours_go_on(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    neighbours, bad = [house.enqueue() for _ in range(2)], house.enqueue(subject="bad")
+    compose_row = accept_module._mail_row
+
+    def breaks(process: Any, each: Any, *more: Any) -> Any:
+        if each.mail.subject == "bad":
+            raise KeyError("anything")
+        return compose_row(process, each, *more)
+
+    monkeypatch.setattr(accept_module, "_mail_row", breaks)
+    house.accept(neighbours[0], bad, neighbours[1])
+    assert [house.state(each)[0] for each in neighbours] == ["held", "held"]
+    (reject,) = rejected(house)
+    assert (reject["mail_id"], reject["error"]) == (str(bad), "cannot be taken: KeyError")
+    assert inbox_is_empty(house)
+
+
+def test_a_time_at_the_end_of_time_is_no_trouble(house: House) -> None:
+    mail_id = house.take(send_at="9999-12-31T12:00:00+00:00")
+    assert house.state(mail_id) == ("held", "no_account")
+
+
+def test_a_field_that_is_no_id_is_rejected(house: House) -> None:
+    house.process.redis.hset(names.INBOX, "nonsense", b"PR1 nonsense")
+    good = house.enqueue()
+    house.accept("nonsense", good)
+    assert house.state(good) == ("held", "no_account")
+    assert len(rejected(house)) == 1
+    assert inbox_is_empty(house)
+
+
+def test_a_job_laid_while_another_under_its_id_was_taken_stays(house: House) -> None:
+    mail_id = house.enqueue(key="order-7")
+    taken = house.process.inbox.take([str(mail_id)])
+    house.process.inbox.done(taken)
+    house.enqueue(key="order-7", subject="Other")
+    house.process.inbox.done(taken)
+    assert house.process.redis.hexists(names.INBOX, str(mail_id))
+
+
+@pytest.mark.parametrize(
+    "header", ["From: The Boss <boss@shop.example>", "From: shop@shop.example\r\nSender: b@c.example"]
+)
+def test_a_raw_letter_may_not_say_another_from(house: House, header: str) -> None:
+    house.take(subject=None, text=None, raw=f"{header}\r\nSubject: x\r\n\r\ny".encode())
+    assert "From or Sender" in str(rejected(house)[0]["error"])
+    assert count(house) == 0

@@ -16,7 +16,9 @@ from postroom.config.tables import mails, slots
 from postroom.producer.errors import Refused
 from postroom.producer.identifiers import uuid7
 from postroom.worker import claim, ledger
+from postroom.worker import drain as drain_module
 from postroom.worker.chores.leases import MOST_CRASHES, leases
+from postroom.worker.heartbeat import Heartbeat
 from postroom.worker.interventions import cancel
 from postroom.worker.ledger import Mark, RecipientRecord, Record, Turn, TurnDone
 from postroom.worker.retry import Next
@@ -230,3 +232,55 @@ def test_a_record_written_twice_counts_once(house: House, smtp: ScriptedSMTP) ->
     assert turn(house, record=record).settled
     assert not turn(house, record=record).settled
     assert [each["doubled"] for each in house.show(mail_id)["attempts_log"]] == [False]
+
+
+def test_a_late_reply_leaves_the_resend_that_is_on_its_way_alone(house: House, smtp: ScriptedSMTP) -> None:
+    account = house.add_account(smtp)
+    mail_id, first, second = house.take(), uuid7(), uuid7()
+    lost, _ = enter(house, account)
+    turn(house, mark=Mark(mail_id, lost, first))
+    lose_leases(house)
+    house.change("mails", mail_id, state="queued", ready=True, copies_possible=2)
+    token, _ = enter(house, account)
+    turn(house, mark=Mark(mail_id, token, second))
+    assert not turn(house, record=accepted(account, mail_id, lost, first)).settled
+    assert house.state(mail_id) == ("sending", None)
+    assert turn(house, record=accepted(account, mail_id, token, second)).settled
+    assert sorted(each["doubled"] for each in house.show(mail_id)["attempts_log"]) == [False, True]
+
+
+def test_no_dot_goes_while_its_mark_cannot_be_written(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drain_module, "_MARK_WAIT_SECONDS", 0.2)
+    with ScriptedSMTP(on={"EHLO": [Wait(0.3)]}) as server:
+        account = house.add_account(server)
+        mail_id = house.take()
+        drained = threading.Thread(target=house.drain, args=[account])
+        drained.start()
+        until(lambda: any(command.startswith("EHLO") for command in server.commands))
+        with house.process.database.write() as connection:
+            connection.execute(update(mails).where(mails.c.id == mail_id).values(tags=[]))  # its row is held
+            until(lambda: any(command.startswith("DATA") for command in server.commands))
+            time.sleep(0.5)  # longer than the mark is waited for
+        drained.join(10)
+        assert server.accepted == []
+        assert house.state(mail_id)[0] in {"deferred", "queued"}
+
+
+def test_the_heartbeat_renews_and_tells_what_was_lost(house: House, smtp: ScriptedSMTP) -> None:
+    account = house.add_account(smtp)
+    house.take()
+    token, _ = enter(house, account)
+    beats = Heartbeat(house.process.writer, lease_seconds=0.4)
+    lost = beats.hold(token)
+    with house.process.database.write() as connection:
+        connection.execute(update(slots).values(lease_until=PAST))
+
+    def renewed() -> bool:
+        with house.process.database.read() as connection:
+            return bool(connection.execute(select(slots.c.lease_until)).scalar_one() > PAST)
+
+    until(renewed)
+    assert not lost.is_set()
+    house.process.writer.do(claim.leave, claim.Leave(account.id, token))
+    until(lost.is_set)
+    beats.close()

@@ -8,11 +8,14 @@ from sqlalchemy import update
 from postroom.config.states import Auth, Health
 from postroom.config.tables import mails
 from postroom.producer.errors import Refused
+from postroom.worker import drain as drain_module
 from postroom.worker.chores.due import due
 from postroom.worker.chores.expire import expire
 from postroom.worker.chores.probe import probe
 from postroom.worker.chores.release import release
 from postroom.worker.interventions import Resolution, resend, resolve
+from postroom.worker.letter.compose import compose
+from postroom.worker.letter.content import Letter
 from servers.scripted_smtp import Drop, Lost, Reply, ScriptedSMTP
 from worker.conftest import House
 
@@ -339,3 +342,69 @@ def test_an_uncertain_mail_that_cannot_go_over_its_account_in_time_is_held(
         make_due(house)
         assert house.state(mail_id) == ("held", "uncertain")
         assert house.show(mail_id)["copies_possible"] == 1
+
+
+def test_a_letter_that_breaks_composing_is_held_and_the_lane_goes_on(
+    house: House, smtp: ScriptedSMTP, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = house.add_account(smtp)
+    bad, good = house.take(subject="bad"), house.take()
+
+    def breaks(letter: Letter, *, eight_bit: bool) -> bytes:
+        if letter.subject == "bad":
+            raise KeyError("anything")
+        return compose(letter, eight_bit=eight_bit)
+
+    monkeypatch.setattr(drain_module, "compose", breaks)
+    house.drain(account)
+    house.drain(account)
+    assert house.state(bad) == ("held", "poison")
+    assert house.state(good) == ("sent", None)
+
+
+def test_mail_given_back_to_a_suspended_lane_is_chosen_anew(house: House, smtp: ScriptedSMTP) -> None:
+    with ScriptedSMTP() as other:
+        sick = house.add_account(smtp, priority=1)
+        healthy = house.add_account(other, priority=2)
+        mail_id = house.take()
+        house.change("accounts", sick.id, health=Health.SUSPENDED)
+        release(house.process)
+        house.drain(healthy)
+        assert house.state(mail_id) == ("sent", None)
+
+
+def test_an_account_given_to_somebody_else_sends_nothing_that_waited_for_it(house: House, smtp: ScriptedSMTP) -> None:
+    account = house.add_account(smtp)
+    mail_id = house.take()
+    house.change("accounts", account.id, owner="u9")
+    house.drain(account)
+    assert smtp.accepted == []
+    release(house.process)
+    assert house.state(mail_id) == ("held", "no_account")
+
+
+def test_mail_that_cannot_be_released_does_not_stand_in_the_way(house: House, smtp: ScriptedSMTP) -> None:
+    house.add_account(smtp)
+    own = house.add_account(smtp, owner="u1")
+    house.change("accounts", own.id, health=Health.SUSPENDED)
+    stuck = house.take(owner="u1")
+    assert house.state(stuck) == ("held", "account_suspended")
+    assert release(house.process) == 0, "it is not even looked at"
+
+
+def test_a_lane_whose_nudge_breaks_is_given_back(
+    house: House, smtp: ScriptedSMTP, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = house.add_account(smtp)
+    for _ in range(3):
+        house.take()
+
+    def breaks(_account_id: object) -> None:
+        raise RuntimeError("anything")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(house.nudges, "drain", breaks)
+        with pytest.raises(RuntimeError):
+            house.drain(account)
+    house.drain(account)
+    assert len(smtp.accepted) == 3

@@ -101,9 +101,10 @@ def _account(row: Row[Any]) -> Account:
     return Account(**values)
 
 
-def get(connection: Connection, account_id: UUID) -> Account | None:
-    """The account with this id, or None."""
-    row = connection.execute(select(accounts).where(accounts.c.id == account_id)).first()
+def get(connection: Connection, account_id: UUID, *, locked: bool = False) -> Account | None:
+    """The account with this id, or None. `locked`: it stays as it is until the transaction ends (PostgreSQL)."""
+    query = select(accounts).where(accounts.c.id == account_id)
+    row = connection.execute(query.with_for_update(read=True) if locked else query).first()
     return None if row is None else _account(row)
 
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
     cast,
     create_engine,
     event,
+    exc,
     literal,
     make_url,
     types,
@@ -195,6 +196,13 @@ def _set_up_sqlite(engine: Engine) -> None:
     def _begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get(_WRITES)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the database, and not the statement, is the trouble: gone, locked, full or read-only."""
+    if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
+        return True
+    return isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError | OSError)
 
 
 def insert_new(table: Table, connection: Connection) -> Any:

@@ -6,17 +6,19 @@ key with another body, and whatever cannot be taken, goes to the reject list wit
 
 import email.parser
 import email.policy
+import email.utils
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
+import redis
 import structlog
 from sqlalchemy import Connection, insert, select
 
-from postroom.config.database import insert_new, now
+from postroom.config.database import insert_new, is_away, now
 from postroom.config.states import HeldReason, MailState, OnUncertain, PriorityRank, RecipientState
 from postroom.config.tables import letters, mails, recipients, rejects
 from postroom.producer import names
@@ -57,7 +59,7 @@ def accept(process: Process, fields: Sequence[str]) -> None:
     """Bring jobs from the inbox to the ledger, then nudge the lanes that got mail."""
     for start in range(0, len(fields), MOST_AT_ONCE):
         waiting = process.inbox.take(fields[start : start + MOST_AT_ONCE])
-        _record(process, [each for each in waiting if not each.crashed])
+        _record_all(process, [each for each in waiting if not each.crashed])
         for each in waiting:
             if each.crashed:
                 _take_alone(process, each)
@@ -66,27 +68,41 @@ def accept(process: Process, fields: Sequence[str]) -> None:
 def _take_alone(process: Process, waiting: Waiting) -> None:
     tries = process.inbox.count_try(waiting.field)
     if tries <= _MOST_TRIES:
-        _record(process, [waiting])
+        _record_all(process, [waiting])
         return
     error = f"a worker died {_MOST_TRIES} times with this job in hand"
     with process.database.write() as connection:
         _reject(connection, [_Rejected(waiting, error)])
-    process.inbox.done([waiting.field])
+    process.inbox.done([waiting])
+
+
+def _record_all(process: Process, batch: Sequence[Waiting]) -> None:
+    """Record a batch; where one job makes that fail, find it, reject it, and let the others through."""
+    try:
+        _record(process, batch)
+    except Exception as error:
+        if is_away(error) or isinstance(error, redis.RedisError):
+            raise
+        for each in batch if len(batch) > 1 else ():
+            _record_all(process, [each])
+        if len(batch) == 1:
+            with process.database.write() as connection:
+                _reject(connection, [_Rejected(batch[0], f"cannot be taken: {type(error).__name__}")])
+            process.inbox.done(batch)
 
 
 def _record(process: Process, batch: Sequence[Waiting]) -> None:
     if not batch:
         return
-    done: list[str] = []
+    done: list[Waiting] = []
     try:
         opened, rejected = _open(process, batch)
         with process.database.write() as connection:
             other_body, lanes = _insert(process, connection, opened)
             _reject(connection, [*rejected, *other_body])
-        done = [each.waiting.field for each in opened] + [each.waiting.field for each in rejected]
+        done = [each.waiting for each in opened] + [each.waiting for each in rejected]
     finally:
-        left = [each.field for each in batch if each.field not in set(done)]
-        process.inbox.put_back(left)
+        process.inbox.put_back([each.field for each in batch if each not in done])
     process.inbox.done(done)
     for account_id in lanes:
         process.nudges.drain(account_id)
@@ -121,7 +137,21 @@ def _from(mail: Mail) -> Address:
         raise InvalidMail([("template.name", f"there is no template {mail.template.name!r}")])
     if mail.from_ is None:
         raise InvalidMail([("from", "is missing, and no template gives it")])
+    if mail.raw is not None:
+        _check_raw_from(mail.raw, mail.from_)
     return mail.from_
+
+
+def _check_raw_from(raw: bytes, sender: Address) -> None:
+    """A whole letter may not say another From than the one that the account is chosen by."""
+    head = email.parser.BytesHeaderParser(policy=email.policy.compat32).parsebytes(raw)
+    written = [str(value) for name in ("From", "Sender") for value in head.get_all(name, [])]
+    for _, address in email.utils.getaddresses(written):
+        if address_key(address) != sender.key:
+            why = f"its From or Sender is {address[:100]!r}, and the mail's from is {sender.address}"
+            raise InvalidMail([("raw", why)])
+    if not head.get_all("From"):
+        raise InvalidMail([("raw", "has no From")])
 
 
 def _insert(process: Process, connection: Connection, opened: Sequence[_Opened]) -> tuple[list[_Rejected], set[UUID]]:
@@ -206,13 +236,20 @@ def _mail_row(process: Process, each: _Opened, chooser: Chooser, clock: datetime
         "created_at": clock,
         "send_at": mail.send_at,
         "due_at": None if held else start,
-        "expires_at": mail.expires_at or start + timedelta(hours=process.settings.lifetime_hours),
+        "expires_at": mail.expires_at or _later(start, process.settings.lifetime_hours),
         "expires_absolute": mail.expires_at is not None,
         "held_at": clock if held else None,
         "attempts": 0,
         "crashes": 0,
         "copies_possible": 1,
     }
+
+
+def _later(start: datetime, hours: float) -> datetime:
+    try:
+        return start + timedelta(hours=hours)
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def _display_name(each: _Opened, chooser: Chooser) -> str:

@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, delete, exists, func, select, true, update
+from sqlalchemy import Connection, String, bindparam, delete, exists, func, select, true, update
 
 from postroom.config import accounts as kept
 from postroom.config.accounts import Account
@@ -106,7 +106,7 @@ def enter(connection: Connection, asked: Sequence[Enter]) -> list[Lane | None]:
 
 
 def _enter(connection: Connection, asked: Enter) -> Lane | None:
-    account = kept.get(connection, asked.account_id)
+    account = kept.get(connection, asked.account_id, locked=True)
     if account is None or not account.active:
         return None
     probing = account.health is not Health.OK
@@ -141,12 +141,14 @@ def more(connection: Connection, asked: Sequence[More]) -> list[tuple[ClaimedMai
     claimed: list[tuple[ClaimedMail, ...]] = []
     for each in asked:
         unchanged = connection.execute(
-            select(accounts.c.id).where(
+            select(accounts.c.id)
+            .where(
                 accounts.c.id == each.account.id,
                 accounts.c.active,
                 accounts.c.version == each.account.version,
                 exists().where(slots.c.claim == each.claim),
             )
+            .with_for_update(read=True)  # a deactivation that commits first is in no claim
         ).first()
         claimed.append(_claim(connection, each.account, each.claim, each.mails) if unchanged else ())
     return claimed
@@ -157,7 +159,9 @@ _PICKED = (
     .where(
         mails.c.account_id == bindparam("lane"),
         mails.c.ready == true(),
-        mails.c.from_key == bindparam("lane_from_key"),  # an account whose address was just changed sends nothing else
+        # An account whose address or owner was just changed sends nothing of what waited for it before.
+        mails.c.from_key == bindparam("lane_from_key"),
+        bindparam("lane_owner", type_=String).is_(None) | (mails.c.owner == bindparam("lane_owner", type_=String)),
         mails.c.expires_at > now(),
     )
     .order_by(mails.c.priority, mails.c.due_at, mails.c.id)
@@ -188,7 +192,13 @@ _LETTERS_AT_ONCE_BYTES: Final = 1024 * 1024
 
 
 def _claim(connection: Connection, account: Account, claim: UUID, most: int) -> tuple[ClaimedMail, ...]:
-    asked = {"lane": account.id, "lane_from_key": account.address_key, "most": most, "token": claim}
+    asked = {
+        "lane": account.id,
+        "lane_from_key": account.address_key,
+        "lane_owner": account.owner,
+        "most": most,
+        "token": claim,
+    }
     rows = list(connection.execute(_CLAIM, asked))
     if not rows:
         return ()

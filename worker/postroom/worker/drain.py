@@ -14,6 +14,7 @@ from functools import partial
 from uuid import UUID, uuid4
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 
 from postroom.config.states import Health, HeldReason, MailState, Outcome, Scope
 from postroom.producer.errors import CannotOpen
@@ -49,16 +50,15 @@ def drain(process: Process, account_id: UUID) -> None:
     lane = process.writer.do(claim.enter, asked)
     if lane is None:
         return
-    lost = process.heartbeat.hold(token)
-    if lane.wants_another:
-        process.nudges.drain(account_id)
-    drained = _Drain(process, lane, token, lost)
+    drained = _Drain(process, lane, token, process.heartbeat.hold(token))
     try:
+        if lane.wants_another:
+            process.nudges.drain(account_id)
         with process.busy():
             drained.run()
     finally:
-        process.writer.do(claim.leave, Leave(account_id, token, drained.unsent))
         process.heartbeat.drop(token)
+        process.writer.do(claim.leave, Leave(account_id, token, drained.unsent))
     if drained.trouble is not None:
         _note(process, drained.trouble)
     with process.database.read() as connection:
@@ -207,7 +207,9 @@ class _Drain:
             mail = self._hand.popleft()
             try:
                 return self._compose(mail, session)
-            except (CannotOpen, ValueError) as error:
+            except SQLAlchemyError:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever it is, the mails behind it must go on
                 log.warning("a letter cannot be composed", mail=str(mail.id), error=type(error).__name__)
                 self._turn(self._poison(mail, error), None).result()
         return None

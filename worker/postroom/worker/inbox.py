@@ -4,6 +4,7 @@ An id taken in hand stays in the inbox. When the process dies with it, the id is
 alone next time; only then does a try count against it, so that a bad job cannot drag its neighbours along.
 """
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,6 +16,20 @@ from postroom.producer import names
 
 _IN_HAND: Final = "postroom:inbox:hand"
 _TRIES: Final = "postroom:inbox:tries"
+
+_REMOVE: Final = """
+for place = 1, #ARGV, 2 do
+    local field, digest = ARGV[place], ARGV[place + 1]
+    local job = redis.call('HGET', KEYS[1], field)
+    if job and redis.sha1hex(job) == digest then
+        redis.call('HDEL', KEYS[1], field)
+        redis.call('ZREM', KEYS[2], field)
+    end
+    redis.call('SREM', KEYS[3], field)
+    redis.call('HDEL', KEYS[4], field)
+end
+"""
+"""Compare and remove: the digest tells the job that was read from another one."""
 
 MOST_AT_ONCE: Final = 100
 STRAY_AFTER_SECONDS: Final = 30
@@ -36,8 +51,11 @@ class Waiting:
 
     @property
     def mail_id(self) -> UUID:
-        """The id that the job is sealed for."""
-        return UUID(self.field.partition("~")[0])
+        """The id that the job is sealed for; the nil UUID for a field that is none, so that it opens for nobody."""
+        try:
+            return UUID(self.field.partition("~")[0])
+        except ValueError:
+            return UUID(int=0)
 
 
 class Inbox:
@@ -45,6 +63,7 @@ class Inbox:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
+        self._remove = client.register_script(_REMOVE)
 
     def take(self, fields: Sequence[str]) -> list[Waiting]:
         """Take jobs in hand, at most 100; ids that are no longer there are passed over."""
@@ -57,8 +76,7 @@ class Inbox:
         pipeline.sadd(_IN_HAND, *wanted)
         jobs, in_hand, _ = pipeline.execute()
         gone = [field for field, job in zip(wanted, jobs, strict=True) if job is None]
-        if gone:
-            self.done(gone)
+        self.put_back(gone)
         return [
             Waiting(field, job, bool(crashed))
             for field, job, crashed in zip(wanted, jobs, in_hand, strict=True)
@@ -70,20 +88,18 @@ class Inbox:
         return int(self._redis.hincrby(_TRIES, field, 1))
 
     def put_back(self, fields: Sequence[str]) -> None:
-        """Leave jobs in the inbox: nothing was wrong with them."""
+        """Leave jobs in the inbox: nobody died with them in hand."""
         if fields:
-            self._redis.srem(_IN_HAND, *fields)
+            pipeline = self._redis.pipeline(transaction=True)
+            pipeline.srem(_IN_HAND, *fields)
+            pipeline.hdel(_TRIES, *fields)
+            pipeline.execute()
 
-    def done(self, fields: Sequence[str]) -> None:
-        """Remove jobs that the ledger has, or its reject list."""
-        if not fields:
-            return
-        pipeline = self._redis.pipeline(transaction=True)
-        pipeline.hdel(names.INBOX, *fields)
-        pipeline.zrem(names.INBOX_AT, *fields)
-        pipeline.srem(_IN_HAND, *fields)
-        pipeline.hdel(_TRIES, *fields)
-        pipeline.execute()
+    def done(self, taken: Sequence[Waiting]) -> None:
+        """Remove jobs that the ledger has, or its reject list. One laid under the same field meanwhile stays."""
+        if taken:
+            told = [part for each in taken for part in (each.field, _digest(each.sealed))]
+            self._remove(keys=[names.INBOX, names.INBOX_AT, _IN_HAND, _TRIES], args=told)
 
     def strays(self, *, older_than_seconds: float = STRAY_AFTER_SECONDS, most: int = 1000) -> list[str]:
         """Fields of jobs that have lain here for so long, oldest first: their nudge was lost, or a worker died.
@@ -103,3 +119,7 @@ class Inbox:
         pipeline.hdel(_TRIES, field)
         pipeline.srem(_IN_HAND, field)
         pipeline.execute()
+
+
+def _digest(sealed: bytes) -> str:
+    return hashlib.sha1(sealed, usedforsecurity=False).hexdigest()  # the one that Redis has

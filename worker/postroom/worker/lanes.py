@@ -6,7 +6,6 @@ New mails are chosen for at accept; waiting and held mails are chosen for anew w
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, case, exists, func, or_, select, true, update
@@ -131,31 +130,25 @@ def _clear(connection: Connection, part: Clearing) -> Cleared:
 
 def releasable(connection: Connection, *, limit: int) -> list[UUID]:
     """Held mails whose cause may be gone: an active, not suspended account has their From. Most urgent first."""
-    able = exists().where(
-        accounts.c.address_key == mails.c.from_key,
-        accounts.c.active,
-        accounts.c.health != Health.SUSPENDED,
-        or_(accounts.c.owner.is_(None), accounts.c.owner == mails.c.owner),
-    )
-    held = (
-        select(mails.c.id)
-        .where(mails.c.held_at.is_not(None), mails.c.reason.in_(RELEASED_BY_ITSELF), able, _may_use_from())
-        .order_by(mails.c.priority, mails.c.created_at, mails.c.id)
-        .limit(limit)
-    )
-    return list(connection.execute(held).scalars())
-
-
-def _may_use_from() -> Any:
-    own = exists().where(
-        accounts.c.address_key == mails.c.from_key, accounts.c.owner == mails.c.owner, accounts.c.active
-    )
     confirmed = exists().where(
         sender_rows.c.owner == mails.c.owner,
         sender_rows.c.address_key == mails.c.from_key,
         sender_rows.c.confirmed_at.is_not(None),
     )
-    return or_(mails.c.owner.is_(None), own, confirmed)
+    shared = accounts.c.owner.is_(None) & (mails.c.owner.is_(None) | confirmed)
+    able = exists().where(
+        accounts.c.address_key == mails.c.from_key,
+        accounts.c.active,
+        accounts.c.health != Health.SUSPENDED,
+        or_(shared, accounts.c.owner == mails.c.owner),
+    )
+    held = (
+        select(mails.c.id)
+        .where(mails.c.held_at.is_not(None), mails.c.reason.in_(RELEASED_BY_ITSELF), able)
+        .order_by(mails.c.priority, mails.c.created_at, mails.c.id)
+        .limit(limit)
+    )
+    return list(connection.execute(held).scalars())
 
 
 def _put(connection: Connection, ids: list[UUID], account_id: UUID | None, held: HeldReason | None) -> None:

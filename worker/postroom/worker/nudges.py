@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from typing import Any, Final, Protocol
 from uuid import UUID
 
-import kombu.exceptions
-import redis
 import structlog
 from celery import Celery
 
@@ -45,5 +43,5 @@ class CeleryNudges:
     def _publish(self, task: str, queue: str, arguments: list[Any]) -> None:
         try:
             self._app.send_task(task, args=arguments, queue=queue, ignore_result=True, retry_policy=_ONCE_MORE)
-        except (kombu.exceptions.OperationalError, redis.RedisError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - no work may fail because it could not be announced
             log.warning("a nudge was not published", task=task, error=type(error).__name__)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import structlog
 from sqlalchemy import Connection, exc
 
-from postroom.config.database import Database
+from postroom.config.database import Database, is_away
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -72,6 +72,7 @@ class Writer:
             results = self._commit(asked)
         except Exception as error:  # noqa: BLE001 - it reaches the caller through the future
             if len(asked) == 1:
+                log.error("not written", operation=asked[0][0].__name__, error=type(error).__name__)  # noqa: TRY400
                 asked[0][2].set_exception(error)
                 return
             for each in asked:  # one of them is bad: find it, and let the others through
@@ -86,8 +87,8 @@ class Writer:
             try:
                 with self._database.write() as connection:
                     return _apply(connection, asked)
-            except exc.SQLAlchemyError as error:
-                if not _is_away(error):
+            except (exc.SQLAlchemyError, OSError) as error:
+                if not is_away(error):
                     raise
                 log.warning("the database cannot be written; trying again", error=type(error).__name__)
             time.sleep(pause_seconds)
@@ -104,10 +105,3 @@ def _apply(connection: Connection, asked: list[tuple[Any, Any, Future[Any]]]) ->
         for at, result in zip(places, operation(connection, [asked[at][1] for at in places]), strict=True):
             results[at] = result
     return results
-
-
-def _is_away(error: exc.SQLAlchemyError) -> bool:
-    """Whether the database, and not the statement, is the trouble: gone, locked, full or read-only."""
-    if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
-        return True
-    return isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError)

@@ -1,10 +1,10 @@
 """Release: held mail whose cause is gone leaves by itself; what waits in a lane that can no longer send it is chosen
-anew: its account is gone, was deactivated, or has another address.
+anew: its account is gone, was deactivated, has another address or owner, or is not healthy where another one is.
 """
 
-from sqlalchemy import exists, select, true
+from sqlalchemy import exists, or_, select, true
 
-from postroom.config.states import MailState
+from postroom.config.states import Health, MailState
 from postroom.config.tables import accounts, mails
 from postroom.worker import lanes
 from postroom.worker.process import Process
@@ -14,8 +14,19 @@ _MOST = 1000
 
 def release(process: Process) -> int:
     """Choose anew for a bounded number of mails; returns how many were looked at."""
+    other = accounts.alias("other")
+    better = exists().where(
+        other.c.address_key == mails.c.from_key,
+        other.c.active == true(),
+        other.c.health == Health.OK,
+        or_(other.c.owner.is_(None), other.c.owner == mails.c.owner),
+    )
     able = exists().where(
-        accounts.c.id == mails.c.account_id, accounts.c.active == true(), accounts.c.address_key == mails.c.from_key
+        accounts.c.id == mails.c.account_id,
+        accounts.c.active == true(),
+        accounts.c.address_key == mails.c.from_key,
+        or_(accounts.c.owner.is_(None), accounts.c.owner == mails.c.owner),
+        or_(accounts.c.health == Health.OK, (accounts.c.health == Health.FAILING) & ~better),
     )
     orphaned = (
         select(mails.c.id)

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import hmac
+from collections.abc import Sequence
 from typing import Final
 
 from postroom.config.states import Auth
@@ -21,6 +22,9 @@ MECHANISMS: Final = {
 _BEST_FIRST_ENCRYPTED: Final = (Auth.PLAIN, Auth.LOGIN, Auth.CRAM_MD5)
 # Without TLS a digest is better than the password itself.
 _BEST_FIRST_CLEARTEXT: Final = (Auth.CRAM_MD5, Auth.PLAIN, Auth.LOGIN)
+
+
+_SHORTEST_SECRET: Final = 4
 
 
 class CannotSignIn(ValueError):
@@ -130,3 +134,12 @@ def decode(text: str) -> bytes:
 
 def _list(offered: frozenset[str]) -> str:
     return ", ".join(sorted(offered))
+
+
+def repeats(text: str, secrets: Sequence[str]) -> bool:
+    """Whether a server's words repeat a secret, as some do with a line that they did not understand.
+
+    Case and white space do not matter: a reply may be folded. Secrets so short that any text holds them are let pass.
+    """
+    squeezed = "".join(text.split()).casefold()
+    return any(len(secret) >= _SHORTEST_SECRET and "".join(secret.split()).casefold() in squeezed for secret in secrets)

@@ -72,6 +72,9 @@ def parse_extensions(lines: list[bytes]) -> Extensions:
     )
 
 
+_NOT_SHOWN: Final = "(the server repeated the password; its words are not shown)"
+
+
 class Opening:
     """The way from a `Server` to a signed-in `Wire`. Use `run` once; on an error everything is closed again."""
 
@@ -232,8 +235,8 @@ class Opening:
             secrets.append(answer)
             reply = reply_of(*self._talk(wire, "auth", answer), "AUTH")
             turn += 1
-        for secret in filter(None, secrets):  # some servers repeat the line that they did not understand
-            reply = replace(reply, text=reply.text.replace(secret, "***"))
+        if auth.repeats(reply.text, [password, *secrets]):
+            reply = replace(reply, text=_NOT_SHOWN)
         return reply
 
     def _talk(self, wire: Wire, step: str, line: str) -> tuple[int, list[bytes]]:
@@ -242,7 +245,11 @@ class Opening:
             wire.write(line.encode() + b"\r\n", timeout_seconds=timeout_seconds)
             return wire.read_lines(timeout_seconds=timeout_seconds)
         except Broken as error:
-            raise OpenFailed(step, str(error)) from error
+            # What is not understood after AUTH may repeat what was sent, so it is not quoted.
+            what = (
+                "the server does not speak SMTP here" if step == "auth" and isinstance(error, Surprise) else str(error)
+            )
+            raise OpenFailed(step, what) from None
 
     def _refused(self, step: str, what: str, reply: Reply) -> OpenFailed:
         verdict = classify(reply)
