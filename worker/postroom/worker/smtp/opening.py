@@ -246,10 +246,8 @@ class Opening:
             return wire.read_lines(timeout_seconds=timeout_seconds)
         except Broken as error:
             # What is not understood after AUTH may repeat what was sent, so it is not quoted.
-            what = (
-                "the server does not speak SMTP here" if step == "auth" and isinstance(error, Surprise) else str(error)
-            )
-            raise OpenFailed(step, what) from None
+            quoted = step == "auth" and isinstance(error, Surprise)
+            raise OpenFailed(step, "the server does not speak SMTP here" if quoted else str(error)) from None
 
     def _refused(self, step: str, what: str, reply: Reply) -> OpenFailed:
         verdict = classify(reply)
