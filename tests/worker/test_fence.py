@@ -284,3 +284,12 @@ def test_the_heartbeat_renews_and_tells_what_was_lost(house: House, smtp: Script
     house.process.writer.do(claim.leave, claim.Leave(account.id, token))
     until(lost.is_set)
     beats.close()
+
+
+def test_a_drain_claims_no_more_once_its_account_was_edited(house: House, smtp: ScriptedSMTP) -> None:
+    account = house.add_account(smtp)
+    house.take()
+    house.take()
+    token, _ = enter(house, account, most=1)
+    house.change("accounts", account.id, version=account.version + 1)
+    assert house.process.writer.do(claim.more, claim.More(account, token, 10)) == ()

@@ -159,3 +159,13 @@ def test_a_host_edited_in_the_database_gets_no_password(house: House) -> None:
 
 def test_an_unknown_account_is_no_work(house: House) -> None:
     drain(house.process, uuid4())
+
+
+def test_an_edited_account_is_not_served_by_a_session_of_before(house: House, smtp: ScriptedSMTP) -> None:
+    account = house.add_account(smtp)
+    house.take()
+    house.drain(account)
+    house.change("accounts", account.id, version=account.version + 1)
+    house.take()
+    house.drain(account)
+    assert [each.connection for each in smtp.accepted] == [1, 2]
