@@ -149,6 +149,8 @@ class _Drain:
 
     def _send_over(self, session: Session, *, reused: bool) -> None:
         current = self._next(session)
+        if current is None:
+            return
         turn = self._turn(None, current)
         while current is not None:
             upcoming = None if self._must_end() else self._next(session)
@@ -164,7 +166,8 @@ class _Drain:
             self._take_more()
             if upcoming is None and session.reusable and self.trouble is None and not self._must_end():
                 upcoming = self._next(session)
-                turn = self._turn(None, upcoming)
+                if upcoming is not None:
+                    turn = self._turn(None, upcoming)
             current = upcoming
 
     def _turn(self, record: Record | None, upcoming: _Ready | None) -> Future[TurnDone]:

@@ -57,11 +57,6 @@ TRANSITIONS: Final[dict[MailState, frozenset[MailState]]] = {
 ENDED: Final = frozenset({MailState.SENT, MailState.FAILED, MailState.CANCELLED, MailState.EXPIRED})
 
 
-def sources(target: MailState) -> list[MailState]:
-    """The states from which a mail may go to `target`."""
-    return [state for state, targets in TRANSITIONS.items() if target in targets]
-
-
 @dataclass(frozen=True, slots=True)
 class RecipientRecord:
     """One recipient's outcome, by its position in the mail."""
@@ -180,6 +175,8 @@ _SETTLE_LATE = _STEP.where(mails.c.attempt_id == bindparam("attempt"), mails.c.e
 
 def _settle(connection: Connection, record: Record, statement: Update, **fence: UUID) -> bool:
     step = record.next
+    if step.state not in TRANSITIONS[MailState.SENDING]:
+        raise ValueError(f"an attempt cannot leave its mail {step.state}")
     changed = connection.execute(
         statement,
         {
