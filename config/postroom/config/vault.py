@@ -101,11 +101,11 @@ def keygen(settings: Settings) -> list[Path]:
                 "sealed could not be opened. Restore the ring from its backup"
             )
         private = X25519PrivateKey.generate()
-        _write_new(settings.ring_file, _encode(_PRIVATE_PREFIX, private.private_bytes_raw()), 0o600)
+        write_new(settings.ring_file, _encode(_PRIVATE_PREFIX, private.private_bytes_raw()), 0o600)
         made.append(settings.ring_file)
     ring = Ring.load(settings.ring_file)
     if not settings.public_file.exists():
-        _write_new(settings.public_file, ring.public.to_text() + "\n", 0o644)
+        write_new(settings.public_file, ring.public.to_text() + "\n", 0o644)
         made.append(settings.public_file)
     elif PublicKey.load(settings.public_file).key_id not in ring.keys:
         raise KeyUnusable(
@@ -114,7 +114,7 @@ def keygen(settings: Settings) -> list[Path]:
             "and `postroom keygen` makes it anew from the ring"
         )
     if not settings.front_file.exists():
-        _write_new(settings.front_file, _encode(_FRONT_PREFIX, secrets.token_bytes(32)), 0o600)
+        write_new(settings.front_file, _encode(_FRONT_PREFIX, secrets.token_bytes(32)), 0o600)
         made.append(settings.front_file)
     FrontKey.load(settings.front_file)
     return made
@@ -168,8 +168,12 @@ def _decode(path: Path, line: str, prefix: str) -> bytes:
     return secret
 
 
-def _write_new(path: Path, text: str, mode: int) -> None:
-    """Write a whole new file or none: a full disk leaves no half of a key behind."""
+def write_new(path: Path, text: str, mode: int) -> None:
+    """Write a whole new file or none: a full disk leaves no half of a key behind.
+
+    Raises:
+        KeyUnusable: it cannot be written, or is there already.
+    """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

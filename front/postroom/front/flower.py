@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Final
 
 from postroom.config.settings import Settings
-from postroom.config.vault import check_secret_mode
+from postroom.config.vault import check_secret_mode, write_new
 from postroom.front.child import say_ready
 from postroom.producer.errors import KeyUnusable, MissingExtra, Refused
 
@@ -127,13 +127,8 @@ def run(settings: Settings) -> None:
 
 
 def _make_password(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
-            file.write(f"{USER}:{secrets.token_urlsafe(18)}\n")
-        os.link(scratch, path)  # unlike rename, never over the file of another process
-    except FileExistsError:
-        pass
-    finally:
-        scratch.unlink(missing_ok=True)
+        write_new(path, f"{USER}:{secrets.token_urlsafe(18)}\n", 0o600)
+    except KeyUnusable:
+        if not path.exists():  # else another process was faster, and its password holds
+            raise

@@ -14,6 +14,7 @@ from postroom.front.cli.opening import opened
 
 if TYPE_CHECKING:
     from postroom.config.accounts import Account
+    from postroom.front.access import Access
     from postroom.worker.verify import Progress
 
 app = typer.Typer(no_args_is_help=True, help="The mailboxes that can send.")
@@ -120,7 +121,6 @@ def edit(
 
     All of these but the address need the password again, since they say where it goes.
     """
-    from postroom.config import accounts
     from postroom.front.account_changes import edit_account, needs_password
 
     wanted = {
@@ -144,8 +144,7 @@ def edit(
     if not changes and secret is None:
         raise typer.BadParameter("nothing to change is given", param_hint="account edit")
     with opened() as access, _named_by_option():
-        with access.read() as connection:
-            before = accounts.find(connection, reference)
+        before = _find(access, reference)
         if changes.get("auth", Auth.NONE) is not Auth.NONE and before.auth is Auth.NONE and login is None:
             changes["login"] = changes.get("address", before.address)
         after = replace(before, **changes)
@@ -193,21 +192,17 @@ def list_(
 @app.command()
 def show(*, reference: _Reference, as_json: output.Json = False) -> None:
     """Show one account; never its password."""
-    from postroom.config import accounts
-
-    with opened() as access, access.read() as connection:
-        _show(accounts.find(connection, reference), as_json)
+    with opened() as access:
+        _show(_find(access, reference), as_json)
 
 
 @app.command()
 def verify(*, reference: _Reference, as_json: output.Json = False) -> None:
     """Prove an account again with its stored password. It counts as healthy after that."""
-    from postroom.config import accounts
     from postroom.front.account_changes import verify_account
 
     with opened() as access:
-        with access.read() as connection:
-            account = accounts.find(connection, reference)
+        account = _find(access, reference)
         proved = verify_account(access, account, _tell)
     _show(proved, as_json, "proved")
 
@@ -215,12 +210,10 @@ def verify(*, reference: _Reference, as_json: output.Json = False) -> None:
 @app.command()
 def activate(*, reference: _Reference, as_json: output.Json = False) -> None:
     """Let an account send again. Held mail that it can send leaves by itself."""
-    from postroom.config import accounts
     from postroom.front import account_changes
 
     with opened() as access:
-        with access.read() as connection:
-            account = accounts.find(connection, reference)
+        account = _find(access, reference)
         changed = account_changes.activate(access, account.id)
     _show(changed, as_json, "active")
 
@@ -228,12 +221,10 @@ def activate(*, reference: _Reference, as_json: output.Json = False) -> None:
 @app.command()
 def deactivate(*, reference: _Reference, as_json: output.Json = False) -> None:
     """Let an account send no more. Its waiting mail goes to another account of the same address, or is held."""
-    from postroom.config import accounts
     from postroom.front import account_changes
 
     with opened() as access:
-        with access.read() as connection:
-            account = accounts.find(connection, reference)
+        account = _find(access, reference)
         changed = account_changes.deactivate(access, account.id)
     _show(changed, as_json, "no longer active")
 
@@ -241,14 +232,24 @@ def deactivate(*, reference: _Reference, as_json: output.Json = False) -> None:
 @app.command()
 def remove(*, reference: _Reference, as_json: output.Json = False) -> None:
     """Remove an account for good. Its waiting mail goes to another account of the same address, or is held."""
-    from postroom.config import accounts
     from postroom.front import account_changes
 
     with opened() as access:
-        with access.read() as connection:
-            account = accounts.find(connection, reference)
+        account = _find(access, reference)
         account_changes.remove(access, account.id)
     _show(account, as_json, "removed")
+
+
+def _find(access: "Access", reference: str) -> "Account":
+    """The account that is meant.
+
+    Raises:
+        Refused: none is, or several are.
+    """
+    from postroom.config import accounts
+
+    with access.read() as connection:
+        return accounts.find(connection, reference)
 
 
 def _security_and_port(security: Security | None, port: int | None) -> tuple[Security, int]:
