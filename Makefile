@@ -5,8 +5,9 @@ VENV := .venv
 IN_VENV := $(VENV)/bin
 PIP := $(IN_VENV)/python -m pip --disable-pip-version-check
 
-# program:package, for each server that tests start and that pip cannot bring.
-NEEDED_SERVERS :=
+# program:package, for each server or reader that tests start and that pip cannot bring.
+NEEDED_SERVERS := postfix:postfix saslpasswd2:sasl2-bin initdb:postgresql node:nodejs npm:npm munpack:mpack \
+	systemd-analyze:systemd
 
 .DEFAULT_GOAL := help
 .PHONY: help install run up test check constraints clean servers
@@ -70,7 +71,7 @@ $(VENV)/.dev: $(VENV)/.front
 servers:
 	@missing=; packages=; \
 	for server in $(NEEDED_SERVERS); do \
-		PATH="$$PATH:/usr/sbin" command -v $${server%%:*} >/dev/null || { \
+		PATH="$$PATH:/usr/sbin:$$(echo /usr/lib/postgresql/*/bin | tr ' ' :)" command -v $${server%%:*} >/dev/null || { \
 			missing="$$missing $${server%%:*}"; packages="$$packages $${server##*:}"; }; \
 	done; \
 	[ -z "$$missing" ] && exit 0; \
