@@ -163,3 +163,29 @@ def test_a_folder_too_deep_for_a_socket_has_one_elsewhere(tmp_path: Path) -> Non
     assert local_redis_socket(deep) == local_redis_socket(tmp_path / "x" / ".." / ("d" * 100))
     assert local_redis_socket(deep) != local_redis_socket(deeper)
     assert local_broker_url(deep) == f"redis+socket://{local_redis_socket(deep)}"
+
+
+def test_secrets_may_be_files(
+    redis_server: RedisServer, public_key: PublicKey, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Make
+) -> None:
+    (tmp_path / "postroom_broker_url").write_text(f"{redis_server.url}\n")
+    (tmp_path / "postroom_public_key").write_text(f"{public_key.to_text()}\n")
+    monkeypatch.setenv("POSTROOM_SECRETS_DIR", str(tmp_path))
+    with Producer() as producer:
+        producer.enqueue(make())
+    monkeypatch.setenv("POSTROOM_BROKER_URL", "amqp://localhost")  # goes before the file
+    with pytest.raises(SettingsInvalid, match="must begin with redis"):
+        Producer()
+
+
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [("none", "POSTROOM_SECRETS_DIR: .* is no folder"), ("", "POSTROOM_BROKER_URL: .* cannot be read: is no text")],
+)
+def test_a_folder_of_secrets_that_cannot_be_read_is_named(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, words: str
+) -> None:
+    (tmp_path / "postroom_broker_url").write_bytes(b"\xff")
+    monkeypatch.setenv("POSTROOM_SECRETS_DIR", str(tmp_path / folder))
+    with pytest.raises(SettingsInvalid, match=words):
+        Producer()

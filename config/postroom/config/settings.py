@@ -1,15 +1,17 @@
-"""Every setting of Postroom, typed, with its default. Environment or `.env`, prefix `POSTROOM_`.
+"""Every setting of Postroom, typed, with its default; prefix `POSTROOM_`.
 
-Nothing outside this class reads the environment, save the producer, which must not need pydantic-settings.
+Nothing outside this class reads them, save the producer, which must not need pydantic-settings.
 """
 
+import re
+import warnings
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from postroom.producer import names
+from postroom.producer import names, surroundings
 from postroom.producer.errors import SettingsInvalid
 
 
@@ -23,7 +25,9 @@ def _host_and_port(value: str) -> tuple[str, int]:
 class Settings(BaseSettings):
     """What is in force. `postroom doctor` shows it; secrets are masked there."""
 
-    model_config = SettingsConfigDict(env_prefix="POSTROOM_", env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="POSTROOM_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     data_dir: Path = Field(Path("postroom-data"), description="Folder of the embedded Redis, SQLite and the keys.")
     database_url: str | None = Field(None, description="SQLAlchemy URL. Default: SQLite in the data folder.")
@@ -47,6 +51,11 @@ class Settings(BaseSettings):
     drain_threads: int = Field(256, ge=1, le=1024, description="Lanes that one drain process can serve at once.")
     lifetime_hours: float = Field(48, gt=0, description="How long a mail may try to leave; held time not counted.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much the parts tell.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_not_set(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in given.items() if value != ""}
 
     @field_validator("flower_bind")
     @classmethod
@@ -95,16 +104,30 @@ class Settings(BaseSettings):
 
 
 def load() -> Settings:
-    """Read the settings from the environment and `.env`.
+    """Read the settings: environment, else `.env`, else the folder of secrets.
 
     Raises:
-        SettingsInvalid: a value cannot be used; the message names the variable and never shows a secret.
+        SettingsInvalid: a value or a file cannot be used; the message names it and never shows a secret.
     """
     try:
-        return Settings()
+        with warnings.catch_warnings(action="error", category=UserWarning):  # such as a secret's file that is a folder
+            return Settings(_secrets_dir=surroundings.secrets_folders())
+    except (SettingsError, OSError, UnicodeDecodeError) as error:
+        raise SettingsInvalid(_unreadable(error)) from None
     except ValidationError as error:
         problems = "; ".join(
             f"POSTROOM_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
             for problem in error.errors(include_input=False, include_url=False)
         )
         raise SettingsInvalid(problems) from None
+
+
+def _unreadable(error: Exception) -> str:
+    cause = error.__cause__ or error
+    told = re.search(r"field \"(\w+)\"", str(error))
+    name = f"POSTROOM_{told[1].upper()}: " if told else ""
+    if isinstance(cause, OSError):
+        return f"{name}{cause.filename}: cannot be read: {cause.strerror}"
+    if isinstance(cause, UnicodeDecodeError):
+        return f"{name or '.env: '}is not UTF-8 text"
+    return f"{name}{cause}"

@@ -19,10 +19,11 @@ from postroom.config.settings import Settings
 from postroom.config.vault import FrontKey, check_secret_mode, public_key
 from postroom.front import child
 from postroom.producer.errors import KeyUnusable
+from postroom.producer.surroundings import SECRETS_DIR
 
 _LEAST_FREE_BYTES: Final = 500 * 1024 * 1024
 _PREFIX: Final = "POSTROOM_"
-_OWN_VARIABLES: Final = {child.READY_FD, child.SUPERVISOR_PID}
+_OWN_VARIABLES: Final = {child.READY_FD, child.SUPERVISOR_PID, SECRETS_DIR}
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from postroom.front import child
 from postroom.front.process import ending
 from postroom.front.up import ready_file, self_command
 from postroom.producer.errors import Refused
+from postroom.producer.surroundings import SECRETS_DIR
 
 _STOP_SECONDS: Final = 20.0
 _LAST_LINES: Final = 20
@@ -82,6 +83,7 @@ def started(settings: Settings, *, log: Path, timeout_seconds: float = 60) -> It
 def environment_of(settings: Settings) -> dict[str, str]:
     """This process's environment with exactly these settings in it."""
     given = {name: value for name, value in os.environ.items() if not name.upper().startswith("POSTROOM_")}
+    given[SECRETS_DIR] = os.devnull
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if value is not None:

@@ -24,6 +24,7 @@ from postroom.producer.errors import BrokerUnavailable, KeyUnusable, MailTooLarg
 from postroom.producer.mail import Mail, Template, check_producer
 from postroom.producer.nudge import Nudger
 from postroom.producer.sealing import PublicKey
+from postroom.producer.surroundings import setting
 
 _BATCH: Final = 100
 _PAUSE_SECONDS: Final = 0.05
@@ -54,6 +55,9 @@ class _Connected:
 class Producer:
     """Hands mail over. One object serves all threads of a process, and a child that was forked from it.
 
+    A setting that is not given is taken from the environment, else from a file of the folder of secrets (see
+    `postroom.producer.surroundings`). A `.env` is the site's own and not read.
+
     Args:
         broker_url: Redis. Default: ``POSTROOM_BROKER_URL``, else the Redis that `postroom up` keeps in
             ``POSTROOM_DATA_DIR``.
@@ -79,12 +83,12 @@ class Producer:
         job_limit_bytes: int | None = None,
     ) -> None:
         check_producer(name)
-        data_dir = Path(os.environ.get("POSTROOM_DATA_DIR") or "postroom-data")
+        data_dir = Path(setting("POSTROOM_DATA_DIR") or "postroom-data")
         self.name = name
-        self._url = broker_url or os.environ.get("POSTROOM_BROKER_URL") or names.local_broker_url(data_dir)
+        self._url = broker_url or setting("POSTROOM_BROKER_URL") or names.local_broker_url(data_dir)
         self._public_key = _public_key(public_key, data_dir)
         self._timeout_seconds = timeout_seconds
-        self._job_limit_bytes = job_limit_bytes or _limit_from_environment()
+        self._job_limit_bytes = job_limit_bytes or _limit_in_force()
         self._connected: _Connected | None = self._connect()
 
     def enqueue(self, mail: Mail) -> UUID:
@@ -219,18 +223,18 @@ def _public_key(given: PublicKey | str | Path | None, data_dir: Path) -> PublicK
         return given
     if isinstance(given, Path):
         return PublicKey.load(given)
-    text = given or os.environ.get("POSTROOM_PUBLIC_KEY")
+    text = given or setting("POSTROOM_PUBLIC_KEY")
     if text:
         try:
             return PublicKey.from_text(text)
         except KeyUnusable as error:
             raise KeyUnusable(f"{'public_key' if given else 'POSTROOM_PUBLIC_KEY'}: {error}") from None
-    file = os.environ.get("POSTROOM_PUBLIC_KEY_FILE")
+    file = setting("POSTROOM_PUBLIC_KEY_FILE")
     return PublicKey.load(Path(file) if file else data_dir / names.PUBLIC_KEY_IN_DATA_DIR)
 
 
-def _limit_from_environment() -> int:
-    text = os.environ.get("POSTROOM_JOB_LIMIT_BYTES") or str(_JOB_LIMIT_BYTES)
+def _limit_in_force() -> int:
+    text = setting("POSTROOM_JOB_LIMIT_BYTES") or str(_JOB_LIMIT_BYTES)
     if not text.isdecimal():
         raise SettingsInvalid(f"POSTROOM_JOB_LIMIT_BYTES: must be a number of bytes, not {text!r}")
     return int(text)
