@@ -6,13 +6,23 @@ Nothing outside this class reads them, save the producer, which must not need py
 import re
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from postroom.producer import names, surroundings
+from postroom.producer.broker import celery_url
 from postroom.producer.errors import SettingsInvalid
+from postroom.producer.mail import Address
+from postroom.producer.sealing import PublicKey
+
+PREFIX: Final = "POSTROOM_"
+
+Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
+
+_HELLO_NAME: Final = re.compile(r"[A-Za-z0-9.-]{1,253}|\[[A-Za-z0-9.:]{1,253}\]")
+_DATABASES: Final = ("sqlite", "postgres", "postgresql", "postgresql+psycopg")
 
 
 def _host_and_port(value: str) -> tuple[str, int]:
@@ -22,16 +32,37 @@ def _host_and_port(value: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def _check_database_url(value: str) -> None:
+    """Refuse what no database can be opened by. No message shows the URL: there may be a password in it."""
+    scheme, separator, _ = value.partition("://")
+    if not separator or scheme not in _DATABASES:
+        raise ValueError(
+            "must begin with sqlite:/// or postgresql://, such as postgresql+psycopg://user:password@host/name"
+        )
+    from sqlalchemy import make_url  # noqa: PLC0415 - commands without a database start fast
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+
+    told = "cannot be read as a URL; in a password @ : / ? # are written %40 %3A %2F %3F %23"
+    try:
+        url = make_url(value)
+    except (ArgumentError, ValueError):
+        raise ValueError(told) from None
+    if "@" in (url.host or ""):
+        raise ValueError(told)
+    if scheme == "sqlite" and url.database in {None, "", ":memory:"}:
+        raise ValueError("SQLite needs a file, since several processes share it")
+
+
 class Settings(BaseSettings):
     """What is in force. `postroom doctor` shows it; secrets are masked there."""
 
     model_config = SettingsConfigDict(
-        env_prefix="POSTROOM_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
+        env_prefix=PREFIX, env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True
     )
 
     data_dir: Path = Field(Path("postroom-data"), description="Folder of the embedded Redis, SQLite and the keys.")
-    database_url: str | None = Field(None, description="SQLAlchemy URL. Default: SQLite in the data folder.")
-    broker_url: str | None = Field(None, description="Redis URL. Default: the Redis that `postroom up` keeps.")
+    database_url: str | None = Field(None, description="URL of the ledger's database.")
+    broker_url: str | None = Field(None, description="URL of the Redis of inbox and nudges.")
     keys_file: Path | None = Field(None, description="The private ring; workers alone may read it (mode 0600).")
     public_key_file: Path | None = Field(None, description="The public key that producers and the front seal with.")
     public_key: str | None = Field(None, description="The public key itself, instead of its file.")
@@ -39,23 +70,65 @@ class Settings(BaseSettings):
     system_from: str | None = Field(None, description="Address of the account that mails codes and alerts.")
     flower_bind: str = Field("127.0.0.1:5555", description="Where Flower listens (host:port).")
     flower_auth: SecretStr | None = Field(None, description="user:password for Flower; required off loopback.")
-    job_limit_bytes: int = Field(10 * 1024 * 1024, ge=1024, description="Largest job taken, in bytes of its JSON.")
+    job_limit_bytes: int = Field(
+        10 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="Largest job handed over, in bytes of its JSON."
+    )
     smtp_ca_file: Path | None = Field(None, description="Extra CA certificates (PEM) to trust SMTP servers by.")
-    smtp_connect_timeout_seconds: float = Field(30, gt=0, description="For one TCP connection and for TLS.")
-    smtp_command_timeout_seconds: float = Field(300, gt=0, description="For a reply to a command (RFC 5321 4.5.3.2).")
-    smtp_dot_timeout_seconds: float = Field(600, gt=0, description="For the reply to the final dot (4.5.3.2.6).")
-    smtp_hello_name: str | None = Field(None, description="Name said in EHLO. Default: this machine's full name.")
-    session_idle_seconds: float = Field(20, gt=0, description="A pooled session unused for so long is closed.")
-    session_age_seconds: float = Field(300, gt=0, description="A pooled session older than this is not used again.")
-    lease_seconds: float = Field(60, gt=0, description="How long a claim lives without a heartbeat.")
+    smtp_connect_timeout_seconds: Seconds = Field(30, description="For one TCP connection and for TLS.")
+    smtp_command_timeout_seconds: Seconds = Field(300, description="For a reply to a command (RFC 5321 4.5.3.2).")
+    smtp_dot_timeout_seconds: Seconds = Field(600, description="For the reply to the final dot (4.5.3.2.6).")
+    smtp_hello_name: str | None = Field(None, description="Name said in EHLO.")
+    session_idle_seconds: Seconds = Field(20, description="A pooled session unused for so long is closed.")
+    session_age_seconds: Seconds = Field(300, description="A pooled session older than this is not used again.")
+    lease_seconds: Seconds = Field(60, description="How long a claim lives without a heartbeat.")
     drain_threads: int = Field(256, ge=1, le=1024, description="Lanes that one drain process can serve at once.")
-    lifetime_hours: float = Field(48, gt=0, description="How long a mail may try to leave; held time not counted.")
+    lifetime_hours: float = Field(
+        48, gt=0, le=8760, allow_inf_nan=False, description="How long a mail may try to leave; held time not counted."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much the parts tell.")
 
     @model_validator(mode="before")
     @classmethod
     def _empty_is_not_set(cls, given: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in given.items() if value != ""}
+
+    @field_validator("data_dir", "keys_file", "public_key_file", "front_key_file", "smtp_ca_file")
+    @classmethod
+    def _home_is_known(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser()
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_is_one_of_ours(cls, value: str | None) -> str | None:
+        if value is not None:
+            _check_database_url(value)
+        return value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _broker_is_redis(cls, value: str | None) -> str | None:
+        if value is not None:
+            celery_url(value)
+        return value
+
+    @field_validator("public_key")
+    @classmethod
+    def _public_key_is_one(cls, value: str | None) -> str | None:
+        if value is not None:
+            PublicKey.from_text(value)
+        return value
+
+    @field_validator("system_from")
+    @classmethod
+    def _system_from_is_an_address(cls, value: str | None) -> str | None:
+        return None if value is None else Address(address=value).address
+
+    @field_validator("smtp_hello_name")
+    @classmethod
+    def _hello_name_is_a_name(cls, value: str | None) -> str | None:
+        if value is not None and not _HELLO_NAME.fullmatch(value):
+            raise ValueError("must be a host name, such as mail.shop.example, or an address in brackets")
+        return value
 
     @field_validator("flower_bind")
     @classmethod
@@ -71,6 +144,17 @@ class Settings(BaseSettings):
             if not user or not password:
                 raise ValueError("must be user:password")
         return value
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Self:
+        if self.session_idle_seconds > self.session_age_seconds:
+            raise ValueError(
+                f"POSTROOM_SESSION_IDLE_SECONDS: {self.session_idle_seconds:g} is more than "
+                f"POSTROOM_SESSION_AGE_SECONDS={self.session_age_seconds:g}, at which a session ends anyway; lower it"
+            )
+        if self.public_key and self.public_key_file:
+            raise ValueError("POSTROOM_PUBLIC_KEY: POSTROOM_PUBLIC_KEY_FILE is set as well; unset one of them")
+        return self
 
     @property
     def database(self) -> str:
@@ -115,17 +199,21 @@ def load() -> Settings:
     except (SettingsError, OSError, UnicodeDecodeError) as error:
         raise SettingsInvalid(_unreadable(error)) from None
     except ValidationError as error:
-        problems = "; ".join(
-            f"POSTROOM_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}"
-            for problem in error.errors(include_input=False, include_url=False)
-        )
-        raise SettingsInvalid(problems) from None
+        problems = [_problem(each) for each in error.errors(include_input=False, include_url=False)]
+        raise SettingsInvalid("; ".join(problems)) from None
+
+
+def _problem(found: Any) -> str:
+    """One finding of pydantic in Postroom's words; those about several settings name them themselves."""
+    why = str(found["msg"]).removeprefix("Value error, ")
+    name = f"{PREFIX}{'_'.join(str(part) for part in found['loc']).upper()}: "
+    return why if why.startswith(name) or not found["loc"] else name + why
 
 
 def _unreadable(error: Exception) -> str:
     cause = error.__cause__ or error
     told = re.search(r"field \"(\w+)\"", str(error))
-    name = f"POSTROOM_{told[1].upper()}: " if told else ""
+    name = f"{PREFIX}{told[1].upper()}: " if told else ""
     if isinstance(cause, OSError):
         return f"{name}{cause.filename}: cannot be read: {cause.strerror}"
     if isinstance(cause, UnicodeDecodeError):

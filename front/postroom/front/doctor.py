@@ -15,7 +15,8 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from postroom.config import settings as configuration
-from postroom.config.settings import Settings
+from postroom.config import settings_sources
+from postroom.config.settings import PREFIX, Settings
 from postroom.front import doctor_checks as disk
 from postroom.front import doctor_services as services
 from postroom.front.doctor_checks import Finding, Question, one
@@ -26,7 +27,7 @@ LONGEST_SECONDS: Final = 6.0
 
 
 _QUESTIONS: Final = (
-    one("settings", disk.settings_known, "Look at the environment and at .env"),
+    one("settings", disk.settings_known, "Look at the environment, .env and the folder of secrets"),
     one("ca_file", disk.ca_file, "Look at POSTROOM_SMTP_CA_FILE"),
     one("data_folder", disk.data_folder, "Look at the disk of POSTROOM_DATA_DIR"),
     one("disk_space", disk.disk_space, "Look at the disk of POSTROOM_DATA_DIR"),
@@ -65,10 +66,12 @@ class Report:
 
     Attributes:
         settings: those in force by their variables' names, secrets masked; empty if they cannot be used.
+        said_in: where those that are not at their default were said, by the same names.
     """
 
     checks: tuple[Check, ...]
     settings: Mapping[str, str | float | None]
+    said_in: Mapping[str, str]
 
     @property
     def ok(self) -> bool:
@@ -77,7 +80,12 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """The shape of design §10."""
-        return {"ok": self.ok, "checks": [asdict(check) for check in self.checks], "settings": dict(self.settings)}
+        return {
+            "ok": self.ok,
+            "checks": [asdict(check) for check in self.checks],
+            "settings": dict(self.settings),
+            "said_in": dict(self.said_in),
+        }
 
 
 def diagnose() -> Report:
@@ -85,9 +93,12 @@ def diagnose() -> Report:
     try:
         settings = configuration.load()
     except SettingsInvalid as error:
-        action = "Correct it in the environment or in .env; the rest cannot be looked at before"
-        return Report((Check("settings", False, str(error), action),), {})
-    return Report(tuple(_asked(settings)), in_force(settings))
+        action = (
+            "Correct it where it is said: environment, .env or folder of secrets; the rest cannot be looked at before"
+        )
+        return Report((Check("settings", False, str(error), action),), {}, {})
+    said_in = {f"{PREFIX}{field.upper()}": place for field, place in settings_sources.origins().items()}
+    return Report(tuple(_asked(settings)), in_force(settings), said_in)
 
 
 def in_force(settings: Settings) -> dict[str, str | float | None]:
@@ -101,7 +112,7 @@ def in_force(settings: Settings) -> dict[str, str | float | None]:
         "front_key_file": str(settings.front_file.resolve()),
     }
     return {
-        f"POSTROOM_{name.upper()}": derived.get(name, _shown(getattr(settings, name)))
+        f"{PREFIX}{name.upper()}": derived.get(name, _shown(getattr(settings, name)))
         for name in type(settings).model_fields
     }
 

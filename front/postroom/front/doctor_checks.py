@@ -3,7 +3,6 @@
 A check gives findings and changes nothing: no file is made, and the private ring is not opened.
 """
 
-import difflib
 import os
 import shutil
 import ssl
@@ -13,17 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dotenv import dotenv_values
-
+from postroom.config import settings_sources
 from postroom.config.settings import Settings
 from postroom.config.vault import FrontKey, check_secret_mode, public_key
-from postroom.front import child
 from postroom.producer.errors import KeyUnusable
-from postroom.producer.surroundings import SECRETS_DIR
 
 _LEAST_FREE_BYTES: Final = 500 * 1024 * 1024
-_PREFIX: Final = "POSTROOM_"
-_OWN_VARIABLES: Final = {child.READY_FD, child.SUPERVISOR_PID, SECRETS_DIR}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +48,12 @@ def one(name: str, ask: Callable[[Settings], Finding], action: str) -> Question:
     return Question((name,), lambda settings: (ask(settings),), action)
 
 
-def settings_known(settings: Settings) -> Finding:
-    """Whether every POSTROOM_* variable is a setting. A wrong name only warns: it may be meant for another release."""
-    known = [name.upper() for name in type(settings).model_fields]
-    given = sorted({name for name in (*os.environ, *dotenv_values(".env")) if name.upper().startswith(_PREFIX)})
-    unknown = [
-        name for name in given if name.upper().removeprefix(_PREFIX) not in known and name.upper() not in _OWN_VARIABLES
-    ]
-    if not unknown:
-        return Finding(True, "every POSTROOM_* variable is a setting")
-    named = ", ".join(f"{name}{_meant(name.upper().removeprefix(_PREFIX), known)}" for name in unknown)
-    return Finding(True, f"without effect, since there is no such setting: {named}", "Correct or remove it")
+def settings_known(settings: Settings) -> Finding:  # noqa: ARG001 - it asks for what is not among them
+    """Whether every POSTROOM_* name is a setting. A wrong name only warns: it may be meant for another release."""
+    unknown = settings_sources.unknown()
+    if unknown:
+        return Finding(True, "; ".join(unknown), "Correct or remove it")
+    return Finding(True, "every POSTROOM_* name is a setting")
 
 
 def ca_file(settings: Settings) -> Finding:
@@ -141,11 +130,6 @@ def front_key(settings: Settings) -> Finding:
         mend = f"chmod 600 {path}" if path.exists() else "postroom keygen"
         return Finding(False, str(error), f"Run: {mend}")
     return Finding(True, f"{path}, {_mode(path)}")
-
-
-def _meant(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, 1, cutoff=0.75)
-    return f" (meant: {_PREFIX}{near[0]}?)" if near else ""
 
 
 def _mode(path: Path) -> str:

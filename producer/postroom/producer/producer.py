@@ -83,7 +83,7 @@ class Producer:
         job_limit_bytes: int | None = None,
     ) -> None:
         check_producer(name)
-        data_dir = Path(setting("POSTROOM_DATA_DIR") or "postroom-data")
+        data_dir = Path(setting("POSTROOM_DATA_DIR") or "postroom-data").expanduser()
         self.name = name
         self._url = broker_url or setting("POSTROOM_BROKER_URL") or names.local_broker_url(data_dir)
         self._public_key = _public_key(public_key, data_dir)
@@ -230,7 +230,7 @@ def _public_key(given: PublicKey | str | Path | None, data_dir: Path) -> PublicK
         except KeyUnusable as error:
             raise KeyUnusable(f"{'public_key' if given else 'POSTROOM_PUBLIC_KEY'}: {error}") from None
     file = setting("POSTROOM_PUBLIC_KEY_FILE")
-    return PublicKey.load(Path(file) if file else data_dir / names.PUBLIC_KEY_IN_DATA_DIR)
+    return PublicKey.load(Path(file).expanduser() if file else data_dir / names.PUBLIC_KEY_IN_DATA_DIR)
 
 
 def _limit_in_force() -> int:

@@ -111,7 +111,10 @@ def test_a_variable_that_is_no_setting_is_named_and_no_failure(
     (tmp_path / ".env").write_text("POSTROOM_FLOWR_AUTH=me:secret\n")
     check = found(examine(settings), "settings")
     assert check.ok
-    assert "POSTROOM_FLOWR_AUTH (meant: POSTROOM_FLOWER_AUTH?)" in check.message
+    assert (
+        "POSTROOM_FLOWR_AUTH (.env) is no setting and has no effect; did you mean POSTROOM_FLOWER_AUTH?"
+        in check.message
+    )
     assert "secret" not in check.message
 
 

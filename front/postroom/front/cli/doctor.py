@@ -32,5 +32,13 @@ def doctor(*, as_json: output.Json = False) -> None:
             none="",
         )
         output.say()
-        output.details(list(report.settings.items()))
+        output.table(
+            ["setting", "in force", "said in"],
+            [
+                [name, value, output.dim(report.said_in.get(name, "default"))]
+                for name, value in report.settings.items()
+                if value is not None
+            ],
+            none="",
+        )
     sys.exit(0 if report.ok else 1)

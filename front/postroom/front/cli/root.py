@@ -4,9 +4,12 @@ A subject is a file beside this one with a `typer.Typer()` named `app`: `add_typ
 `postroom account …`; without a name its commands stand at the root.
 """
 
+import os
+
 import typer
 
-from postroom.front.cli import account, demo, doctor, explain, mail, reject, reply, running, send
+from postroom.front import child
+from postroom.front.cli import account, demo, doctor, explain, mail, output, reject, reply, running, send
 
 app = typer.Typer(
     name="postroom",
@@ -15,6 +18,18 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # its tracebacks show local variables, passwords among them
 )
+
+
+@app.callback()
+def begin() -> None:
+    """Tell of names that look like settings and are none. What `up` starts leaves that to it."""
+    from postroom.config import settings_sources  # noqa: PLC0415 - not for --help
+
+    if child.SUPERVISOR_PID not in os.environ:
+        for each in settings_sources.unknown():
+            output.note(f"postroom: {each}")
+
+
 app.add_typer(running.app)
 app.add_typer(account.app, name="account")
 app.add_typer(send.app)

@@ -1,0 +1,21 @@
+"""A name that looks like a setting and is none is told once, by every command, and stops none."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_a_command_tells_it_on_stderr_and_does_its_work(tmp_path: Path) -> None:
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")},
+        "POSTROOM_FLOWR_AUTH": "me:s3cret",
+    }
+    words = [sys.executable, "-P", "-m", "postroom.front.cli", "reply", "250 2.0.0 ok", "--json"]
+    done = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["outcome"] == "accepted"
+    assert done.stderr == (
+        "postroom: POSTROOM_FLOWR_AUTH (environment) is no setting and has no effect; "
+        "did you mean POSTROOM_FLOWER_AUTH?\n"
+    )
