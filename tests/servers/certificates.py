@@ -9,7 +9,7 @@ import trustme
 
 
 class Certificates:
-    """One throw-away CA. Every method returns a fresh server-side context for 127.0.0.1, ::1 and localhost.
+    """One throw-away CA. Its properties are server-side contexts for 127.0.0.1, ::1 and localhost.
 
     Attributes:
         ca_file: PEM file of the CA, for `tls_context(ca_file)` or POSTROOM_SMTP_CA_FILE.
@@ -24,7 +24,16 @@ class Certificates:
     @functools.cached_property
     def good(self) -> ssl.SSLContext:
         """Trusted by `ca_file`, right names, in date."""
-        return _context(self._ca.issue_cert("localhost", "127.0.0.1", "::1"))
+        return _context(self._good)
+
+    @functools.cached_property
+    def _good(self) -> trustme.LeafCert:
+        return self._ca.issue_cert("localhost", "127.0.0.1", "::1")
+
+    def write_good(self, path: Path) -> None:
+        """Writes the key and the chain of the good certificate, as one PEM file for its owner alone."""
+        path.touch(0o600)
+        self._good.private_key_and_cert_chain_pem.write_to_path(path)
 
     @functools.cached_property
     def expired(self) -> ssl.SSLContext:
