@@ -22,6 +22,7 @@ _OLDEST_MAJOR_VERSION: Final = 7
 _VERSION_SECONDS: Final = 5.0
 _ANSWER_SECONDS: Final = 0.2
 _LEAVING_SECONDS: Final = 3.0
+_ITS_ENVIRONMENT: Final = ("PATH", "LD_LIBRARY_PATH", "TZ")
 
 
 def find_server() -> Path:
@@ -110,6 +111,11 @@ def command(server: Path, data_dir: Path) -> list[str]:
         "loglevel": "warning",
     }
     return [str(server), *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+
+def environment() -> dict[str, str]:
+    """What it gets of our environment: no setting of ours, since a database's password may be among them."""
+    return {name: os.environ[name] for name in _ITS_ENVIRONMENT if name in os.environ}
 
 
 def answers(data_dir: Path) -> bool:

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -25,6 +25,7 @@ class Program:
         floor: started when everything on lower floors is ready, stopped when everything on higher floors has ended.
         answers: asked every 20 ms whether the program is ready; None if it says so itself (`child.say_ready`).
         first_pause_seconds: before the first restart; doubled from 1 s with each early death, 30 s at most.
+        environment: all that it gets of one; None: this process's own.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Program:
     floor: int = 1
     answers: Callable[[], bool] | None = None
     first_pause_seconds: float = 1.0
+    environment: Mapping[str, str] | None = None
 
 
 class Process:
@@ -58,7 +60,7 @@ class Process:
                 start_new_session=True,
                 preexec_fn=child.dying_with(os.getpid()),  # noqa: PLW1509 - whoever supervises has one thread
                 env={
-                    **os.environ,
+                    **(os.environ if program.environment is None else program.environment),
                     child.READY_FD: str(its_word),
                     child.SUPERVISOR_PID: str(os.getpid()),
                     "PYTHONUNBUFFERED": "1",

@@ -102,6 +102,7 @@ def _redis(settings: Settings) -> list[Program]:
             floor=0,
             answers=lambda: local_redis.answers(data_dir),
             first_pause_seconds=0,
+            environment=local_redis.environment(),
         )
     ]
 

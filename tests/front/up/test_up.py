@@ -14,6 +14,7 @@ import redis
 
 from postroom.config.settings import Settings
 from postroom.front import house
+from postroom.front.local_redis import find_server
 from postroom.producer.errors import Refused
 from postroom.producer.names import local_redis_socket
 from servers.command import Command, is_running, wait_until
@@ -108,6 +109,20 @@ def test_a_killed_up_leaves_no_orphan_and_no_lock(settings: Settings, tmp_path: 
     with house.started(settings, log=tmp_path / "second.log") as second:
         assert second.process.pid != first.process.pid
     assert second.process.returncode == 0
+
+
+def test_the_settings_are_not_handed_to_redis(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "environment-of-redis"
+    server = tmp_path / "bin" / "valkey-server"
+    server.parent.mkdir()
+    server.write_text(f'#!/bin/sh\n[ "$1" = --version ] || env > {told}\nexec {find_server()} "$@"\n')
+    server.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{server.parent}:{os.environ['PATH']}")
+    with house.started(settings, log=tmp_path / "up.log"):
+        assert "PATH=" in told.read_text()
+        assert "POSTROOM_DATA_DIR" not in told.read_text()
 
 
 def test_a_house_that_does_not_come_up_says_why(settings: Settings, tmp_path: Path) -> None:
