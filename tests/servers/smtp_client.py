@@ -4,10 +4,16 @@ import ssl
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from postroom.config.settings import Settings
 from postroom.config.states import Auth, Security
 from postroom.worker.smtp.server import Client, Server, Timeouts
 
 LETTER: Final = b"From: a@shop.example\r\nTo: b@client.example\r\nSubject: hello\r\n\r\nHello\r\n"
+
+SMTP_TIMEOUTS: Final[dict[str, Any]] = {
+    name: 2 for name in Settings.model_fields if name.startswith("smtp_") and name.endswith("_timeout_seconds")
+}
+"""Settings for tests in which servers hang."""
 
 
 class Listens(Protocol):
@@ -34,8 +40,8 @@ def account(server: Listens, **settings: Any) -> Server:
 
 
 def client_with(tls: ssl.SSLContext, seconds: float) -> Client:
-    """A client that gives every step the same time."""
-    return Client("client.example", Timeouts(seconds, seconds, seconds, seconds, seconds, seconds), tls)
+    """A client that gives every step the same time, but no more than a second to QUIT."""
+    return Client("client.example", Timeouts().at_most(seconds, dot_seconds=seconds), tls)
 
 
 def permitted() -> bool:

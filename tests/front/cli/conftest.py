@@ -38,6 +38,7 @@ from servers.aiosmtpd_server import AiosmtpdServer
 from servers.certificates import Certificates
 from servers.redis_server import RedisServer
 from servers.scripted_smtp import ScriptedSMTP
+from servers.smtp_client import SMTP_TIMEOUTS
 
 LOGIN = "shop@shop.example"
 PASSWORD = "right horse"
@@ -64,7 +65,7 @@ class House:
         self.folder = folder
         self.redis = server.client()
         self.redis.flushall()
-        self.settings = Settings(_env_file=None, data_dir=folder, broker_url=server.url, **_TIMEOUTS)
+        self.settings = Settings(_env_file=None, data_dir=folder, broker_url=server.url, **SMTP_TIMEOUTS)
         keygen(self.settings)
         shutil.copy(migrated, folder / "postroom.db")
         self.process = Process(self.settings, QueuedNudges(self))
@@ -132,13 +133,6 @@ class House:
 
     def mail(self, mail_id: UUID | str) -> Any:
         return self.run("mail", "show", str(mail_id), "--json").json
-
-
-_TIMEOUTS: dict[str, Any] = {
-    "smtp_connect_timeout_seconds": 2,
-    "smtp_command_timeout_seconds": 2,
-    "smtp_dot_timeout_seconds": 2,
-}
 
 
 class QueuedNudges:
@@ -225,7 +219,7 @@ def house(
 ) -> Iterator[House]:
     """Not migrated folders and other faults are made of it by removing things."""
     folder = tmp_path / "data"
-    for name, value in {"DATA_DIR": str(folder), "BROKER_URL": redis_server.url, **_TIMEOUTS}.items():
+    for name, value in {"DATA_DIR": str(folder), "BROKER_URL": redis_server.url, **SMTP_TIMEOUTS}.items():
         monkeypatch.setenv(f"POSTROOM_{name.upper()}", str(value))
     monkeypatch.chdir(tmp_path)
     # The worker lives in the process whose stdout the command's is: what it logs must not be taken for that.

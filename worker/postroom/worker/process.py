@@ -138,8 +138,15 @@ def smtp_client(settings: Settings) -> Client:
         hello_name=settings.smtp_hello_name or default_hello_name(),
         timeouts=Timeouts(
             connect_seconds=settings.smtp_connect_timeout_seconds,
+            tls_seconds=settings.smtp_tls_timeout_seconds,
+            greeting_seconds=settings.smtp_greeting_timeout_seconds,
             command_seconds=settings.smtp_command_timeout_seconds,
+            mail_seconds=settings.smtp_mail_timeout_seconds,
+            rcpt_seconds=settings.smtp_rcpt_timeout_seconds,
+            data_seconds=settings.smtp_data_timeout_seconds,
+            block_seconds=settings.smtp_block_timeout_seconds,
             dot_seconds=settings.smtp_dot_timeout_seconds,
+            quit_seconds=settings.smtp_quit_timeout_seconds,
         ),
         tls=tls_context(_resolved(settings.smtp_ca_file)),
     )

@@ -163,15 +163,7 @@ class _Stream:
 
 
 def _prove(process: Process, account: Account, server: Server, tell: Callable[[Progress], None]) -> bool:
-    patient = process.client.timeouts
-    timeouts = replace(
-        patient,
-        greeting_seconds=min(patient.greeting_seconds, _LONGEST_STEP_SECONDS),
-        command_seconds=min(patient.command_seconds, _LONGEST_STEP_SECONDS),
-        data_initiation_seconds=min(patient.data_initiation_seconds, _LONGEST_STEP_SECONDS),
-        data_block_seconds=min(patient.data_block_seconds, _LONGEST_STEP_SECONDS),
-        dot_seconds=min(patient.dot_seconds, _LONGEST_DOT_SECONDS),
-    )
+    timeouts = process.client.timeouts.at_most(_LONGEST_STEP_SECONDS, dot_seconds=_LONGEST_DOT_SECONDS)
 
     def on_step(step: Step) -> None:
         tell(Progress(step.name, step.ok, step.detail, duration_seconds=step.duration_seconds))

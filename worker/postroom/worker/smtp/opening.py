@@ -139,8 +139,7 @@ class Opening:
     def _start_tls(self, wire: Wire) -> None:
         with self._step("tls") as detail:
             try:
-                timeout_seconds = self._timeouts.connect_seconds
-                wire.start_tls(self._client.tls, self._server.host, timeout_seconds=timeout_seconds)
+                wire.start_tls(self._client.tls, self._server.host, timeout_seconds=self._timeouts.tls_seconds)
             except Surprise as error:
                 raise OpenFailed("starttls", str(error), hint="Somebody may be tampering with the line.") from error
             except OSError as error:

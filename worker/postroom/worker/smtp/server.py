@@ -2,7 +2,7 @@
 
 import socket
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 
@@ -32,20 +32,33 @@ class Timeouts:
     """How long each step may take, in seconds; the defaults are RFC 5321's least values (§4.5.3.2).
 
     Attributes:
-        connect_seconds: for all addresses of a host together, and once more for the TLS handshake.
+        connect_seconds: for all addresses of a host together.
+        tls_seconds: for the TLS handshake.
         greeting_seconds: §4.5.3.2.1, the 220.
-        command_seconds: §4.5.3.2.2-3, EHLO, STARTTLS, AUTH, MAIL, RCPT and RSET, for the whole reply.
-        data_initiation_seconds: §4.5.3.2.4, DATA's 354.
-        data_block_seconds: §4.5.3.2.5, for the server to take in one block of content.
+        command_seconds: EHLO, STARTTLS, AUTH and RSET, each reply as a whole; the RFC names none, so MAIL's is taken.
+        mail_seconds: §4.5.3.2.2, the reply to MAIL.
+        rcpt_seconds: §4.5.3.2.3, the reply to each RCPT.
+        data_seconds: §4.5.3.2.4, DATA's 354.
+        block_seconds: §4.5.3.2.5, for the server to take in one block of content.
         dot_seconds: §4.5.3.2.6, the reply to the final dot.
+        quit_seconds: the reply to QUIT; nothing depends on it.
     """
 
     connect_seconds: float = 30
+    tls_seconds: float = 30
     greeting_seconds: float = 300
     command_seconds: float = 300
-    data_initiation_seconds: float = 120
-    data_block_seconds: float = 180
+    mail_seconds: float = 300
+    rcpt_seconds: float = 300
+    data_seconds: float = 120
+    block_seconds: float = 180
     dot_seconds: float = 600
+    quit_seconds: float = 1
+
+    def at_most(self, seconds: float, *, dot_seconds: float) -> "Timeouts":
+        """These, none longer than `seconds`, and the one for the final dot's reply none longer than `dot_seconds`."""
+        limits = {field.name: min(getattr(self, field.name), seconds) for field in fields(self)}
+        return Timeouts(**limits | {"dot_seconds": min(self.dot_seconds, dot_seconds)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,6 @@ __all__ = [
 
 _MOST_REFUSALS: Final = 10
 """So many refused commands in a row, and servers grow slow (Postfix's smtpd_soft_error_limit is 10): start anew."""
-_QUIT_SECONDS: Final = 1.0
 
 
 class Session:
@@ -125,10 +124,10 @@ class Session:
         return self.reusable
 
     def close(self) -> None:
-        """Says QUIT if all is well, waits a second for the reply at most, and closes. Never raises."""
+        """Says QUIT if all is well, waits a moment for the reply, and closes. Never raises."""
         if self.alive():
             self.reusable = False
             with contextlib.suppress(Broken):
-                self._wire.write(b"QUIT\r\n", timeout_seconds=_QUIT_SECONDS)
-                self._wire.read_reply("QUIT", timeout_seconds=_QUIT_SECONDS)
+                self._wire.write(b"QUIT\r\n", timeout_seconds=self._timeouts.quit_seconds)
+                self._wire.read_reply("QUIT", timeout_seconds=self._timeouts.quit_seconds)
         self._wire.close()

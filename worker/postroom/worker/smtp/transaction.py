@@ -108,7 +108,7 @@ class Transaction:
         if not go_ahead:
             self.needs_reset = True
             return self._result(reply=self._data)
-        self._wire.write_content(stuffed(content), block_timeout_seconds=self._timeouts.data_block_seconds)
+        self._wire.write_content(stuffed(content), block_timeout_seconds=self._timeouts.block_seconds)
         if self._wire.waiting():
             raise Closed("the server broke off before the end of the content")
         self._permitted = permit()
@@ -120,7 +120,7 @@ class Transaction:
 
     def _dot(self) -> Reply:
         self._dotted = True  # from here on a break is uncertain, even one inside the write
-        self._wire.write(b".\r\n", timeout_seconds=self._timeouts.data_block_seconds)
+        self._wire.write(b".\r\n", timeout_seconds=self._timeouts.block_seconds)
         reply = self._wire.read_reply(".", timeout_seconds=self._timeouts.dot_seconds)
         if 300 <= reply.code < 400:  # noqa: PLR2004 - 3yz has no meaning here
             raise Surprise("the server asked for more after the final dot")
@@ -145,16 +145,19 @@ class Transaction:
         while group := list(islice(waiting, 1 if self._lockstep else _GROUP)):
             if self._lockstep and group[0][0] == "DATA" and all(reply.code >= 400 for reply in self._rcpt):  # noqa: PLR2004
                 return
-            self._wire.write(b"".join(line for _, line in group), timeout_seconds=self._timeouts.command_seconds)
+            self._wire.write(b"".join(line for _, line in group), timeout_seconds=self._patience_seconds(group[0][0]))
             for verb, _ in group:
                 self._read(verb)
             if self._mail is not None and not self._mail_accepted:
                 return
 
-    def _read(self, verb: str) -> None:
+    def _patience_seconds(self, verb: str) -> float:
         timeouts = self._timeouts
-        timeout_seconds = timeouts.data_initiation_seconds if verb == "DATA" else timeouts.command_seconds
-        reply = self._wire.read_reply(verb, timeout_seconds=timeout_seconds)
+        of_verb = {"MAIL": timeouts.mail_seconds, "RCPT": timeouts.rcpt_seconds, "DATA": timeouts.data_seconds}
+        return of_verb.get(verb, timeouts.command_seconds)
+
+    def _read(self, verb: str) -> None:
+        reply = self._wire.read_reply(verb, timeout_seconds=self._patience_seconds(verb))
         self._count(reply)
         expected = 3 if verb == "DATA" else 2
         if reply.code // 100 not in (expected, 4, 5):
@@ -186,7 +189,7 @@ class Transaction:
             self.broken = True  # such a server might deliver the empty letter: no dot for it
             return
         try:
-            self._wire.write(b".\r\n", timeout_seconds=self._timeouts.command_seconds)
+            self._wire.write(b".\r\n", timeout_seconds=self._timeouts.block_seconds)
             reply = self._wire.read_reply(".", timeout_seconds=self._timeouts.dot_seconds)
         except Broken:
             self.broken = True  # nothing was at stake
