@@ -15,6 +15,7 @@ _NOT_SETTINGS: Final = {
     SECRETS_DIR,
     "POSTROOM_READY_FD",  # from `postroom up` to what it starts
     "POSTROOM_SUPERVISOR_PID",
+    "POSTROOM_ALIVE_FILE",  # for a health check of one part
     "POSTROOM_LONG",  # asks the tests for their long runs
 }
 _TESTS: Final = "POSTROOM_TEST_"

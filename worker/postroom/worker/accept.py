@@ -55,6 +55,21 @@ class _Rejected:
     producer: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Inserted:
+    """What became of opened jobs.
+
+    Attributes:
+        mails: how many are new in the ledger; the others were known.
+        other_body: those that are refused since their key was used with another body.
+        lanes: the accounts that got mail.
+    """
+
+    mails: int
+    other_body: list[_Rejected]
+    lanes: set[UUID]
+
+
 def accept(process: Process, fields: Sequence[str]) -> None:
     """Bring jobs from the inbox to the ledger, then nudge the lanes that got mail."""
     for start in range(0, len(fields), MOST_AT_ONCE):
@@ -98,15 +113,16 @@ def _record(process: Process, batch: Sequence[Waiting]) -> None:
     try:
         opened, rejected = _open(process, batch)
         with process.database.write() as connection:
-            other_body, lanes = _insert(process, connection, opened)
-            _reject(connection, [*rejected, *other_body])
+            inserted = _insert(process, connection, opened)
+            _reject(connection, [*rejected, *inserted.other_body])
         done = [each.waiting for each in opened] + [each.waiting for each in rejected]
     finally:
         process.inbox.put_back([each.field for each in batch if each not in done])
     process.inbox.done(done)
-    for account_id in lanes:
+    for account_id in inserted.lanes:
         process.nudges.drain(account_id)
-    log.info("accepted", mails=len(opened) - len(other_body), rejected=len(rejected) + len(other_body))
+    refused = len(rejected) + len(inserted.other_body)
+    log.info("accepted", mails=inserted.mails, known=len(done) - inserted.mails - refused, rejected=refused)
 
 
 def _open(process: Process, batch: Sequence[Waiting]) -> tuple[list[_Opened], list[_Rejected]]:
@@ -116,7 +132,9 @@ def _open(process: Process, batch: Sequence[Waiting]) -> tuple[list[_Opened], li
     for waiting in batch:
         mail: Mail | None = None
         try:
-            mail = Mail.from_job(process.ring.open(waiting.sealed, names.inbox_identity(waiting.mail_id)))
+            job = process.ring.open(waiting.sealed, names.inbox_identity(waiting.mail_id))
+            _check_size(job, process.settings.job_limit_bytes)
+            mail = Mail.from_job(job)
             _check_id(mail, waiting)
             body_hash = process.front_key.hash("body", mail.body())
             opened.append(_Opened(waiting, mail, body_hash, _from(mail)))
@@ -125,6 +143,12 @@ def _open(process: Process, batch: Sequence[Waiting]) -> tuple[list[_Opened], li
         except (CannotOpen, InvalidMail) as error:
             rejected.append(_Rejected(waiting, str(error), mail.producer if mail else None))
     return opened, rejected
+
+
+def _check_size(job: bytes, limit_bytes: int) -> None:
+    if len(job) > limit_bytes:
+        why = f"has {len(job):,} bytes, and the limit is {limit_bytes:,} (POSTROOM_JOB_LIMIT_BYTES)"
+        raise InvalidMail([("job", why)])
 
 
 def _check_id(mail: Mail, waiting: Waiting) -> None:
@@ -154,12 +178,8 @@ def _check_raw_from(raw: bytes, sender: Address) -> None:
         raise InvalidMail([("raw", "has no From")])
 
 
-def _insert(process: Process, connection: Connection, opened: Sequence[_Opened]) -> tuple[list[_Rejected], set[UUID]]:
-    """Insert new mails.
-
-    Returns:
-        Those that are refused since their key was used with another body, and the accounts that got mail.
-    """
+def _insert(process: Process, connection: Connection, opened: Sequence[_Opened]) -> _Inserted:
+    """Insert new mails."""
     clock = connection.execute(select(now())).scalar_one()
     known = _known(connection, [each.mail.id for each in opened])
     fresh: dict[UUID, _Opened] = {}
@@ -172,7 +192,7 @@ def _insert(process: Process, connection: Connection, opened: Sequence[_Opened])
             error = f"key: {each.mail.key!r} was used before with another body" if each.mail.key else "id: used before"
             other_body.append(_Rejected(each.waiting, error, each.mail.producer))
     if not fresh:
-        return other_body, set()
+        return _Inserted(0, other_body, set())
     chooser = Chooser(connection, {(each.from_.key, each.mail.owner) for each in fresh.values()})
     rows = [_mail_row(process, each, chooser, clock) for each in fresh.values()]
     inserted = set(connection.execute(insert_new(mails, connection).returning(mails.c.id), rows).scalars())
@@ -190,8 +210,8 @@ def _insert(process: Process, connection: Connection, opened: Sequence[_Opened])
         connection.execute(insert(recipients), [row for each in written for row in _recipient_rows(each.mail)])
     raced = [each for each in fresh.values() if each.mail.id not in inserted]
     if raced:  # another accept had them in hand too; its rows stand now
-        return [*other_body, *_insert(process, connection, raced)[0]], _lanes(rows, inserted)
-    return other_body, _lanes(rows, inserted)
+        other_body += _insert(process, connection, raced).other_body
+    return _Inserted(len(written), other_body, _lanes(rows, inserted))
 
 
 def _known(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, bytes]:
