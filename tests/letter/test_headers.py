@@ -201,6 +201,18 @@ def test_structured_field_that_is_not_ascii(letter: Make, read: Read) -> None:
     assert read(letter(headers=fields))["list-id"] == fields[1][1]
 
 
+@pytest.mark.parametrize(
+    ("written", "read_as"),
+    [
+        ("  <a@b.example>\t  <c@d.example> ", "<a@b.example> <c@d.example>"),
+        ("a" + " " * 2000 + "b", "a b"),
+        ("", ""),
+    ],
+)
+def test_white_space_in_a_structured_field_is_one_space(letter: Make, read: Read, written: str, read_as: str) -> None:
+    assert read(letter(headers=(("References", written),)))["references"] == read_as
+
+
 def test_references_fold_between_ids(letter: Make, read: Read) -> None:
     references = " ".join(f"<message.{number}@mail.example>" for number in range(40))
     assert read(letter(headers=(("References", references),)))["references"] == references

@@ -96,7 +96,9 @@ def test_what_is_no_address_is_refused_where_it_stands(make: Make, written: str)
         ({"to": ["a@b.example"] * 1001}, "to", "at most 1000"),
         ({"to": []}, "to", "no recipient"),
         ({"to": ..., "cc": [], "bcc": ()}, "to", "no recipient"),
-        ({"from_": ["a@b.example"]}, "from_", "valid dictionary"),
+        ({"from_": ["a@b.example"]}, "from_", "must be one address, not several"),
+        ({"from_": ("a@b.example", "c@d.example")}, "from_", "must be one address, not several"),
+        ({"to": [["a@b.example"]]}, "to[0]", "must be one address, not several"),
     ],
 )
 def test_what_holds_no_address_is_refused(make: Make, fields: dict[str, Any], field: str, why: str) -> None:

@@ -56,6 +56,8 @@ class Address(Checked):
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            raise ValueError("must be one address, not several")  # noqa: TRY004 - pydantic words a TypeError itself
         if not isinstance(value, str):
             return value
         text = value.strip()

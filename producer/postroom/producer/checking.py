@@ -24,7 +24,7 @@ from pydantic import (
 from postroom.producer.errors import InvalidMail
 
 _NOT_IN_A_LINE: Final = re.compile("[\r\n\0\ud800-\udfff]")
-_HALF_A_CHARACTER: Final = re.compile("[\ud800-\udfff]")
+_NOT_IN_A_TEXT: Final = re.compile("[\0\ud800-\udfff]")
 
 
 class Checked(BaseModel):
@@ -94,9 +94,9 @@ def line(text: str) -> str:
     return text
 
 
-def _whole_characters(text: str) -> str:
-    if not text.isascii() and _HALF_A_CHARACTER.search(text):
-        raise ValueError("must not hold half a character")
+def _text(text: str) -> str:
+    if ("\0" in text or not text.isascii()) and _NOT_IN_A_TEXT.search(text):
+        raise ValueError("must not hold NUL or half a character")
     return text
 
 
@@ -140,8 +140,8 @@ def json_values(fields: Mapping[str, Any]) -> None:
 Line = Annotated[str, AfterValidator(line)]
 """Text that stands in a header: a line break in it could begin another header (RFC 5322 §2.2)."""
 
-Text = Annotated[str, AfterValidator(_whole_characters)]
-"""Any text that UTF-8 can say."""
+Text = Annotated[str, AfterValidator(_text)]
+"""Any text that UTF-8 can say, but NUL, which no letter may hold (RFC 5322 §3.5)."""
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:@-]{1,64}$")]
 """An owner's or producer's name."""

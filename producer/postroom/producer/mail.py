@@ -1,18 +1,18 @@
 """The contract: `Mail`, checked when it is made, and its JSON form, the job (design §10, version 1)."""
 
 import json
-import mimetypes
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
 from pydantic import Field, field_validator, model_validator
 
-from postroom.producer import names
+from postroom.producer import header, names
 from postroom.producer.address import Address, Addresses, AddressesLike, AddressLike, address_key
+from postroom.producer.attachment import Attachment
 from postroom.producer.checking import Checked, Content, Identifier, Line, Text, Time, json_values, line
 from postroom.producer.errors import InvalidMail, NewerJob
 from postroom.producer.identifiers import keyed_id, uuid7
@@ -20,61 +20,10 @@ from postroom.producer.identifiers import keyed_id, uuid7
 __all__ = ["Address", "Attachment", "Mail", "Template", "address_key"]
 
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
-_FIELD_NAME: Final = re.compile(r"[!-9;-~]{1,76}")
-"""RFC 5322 §3.6.8, ftext; the length leaves room on a line for a value."""
-_OWN_FIELDS: Final = re.compile(
-    r"from|sender|to|cc|bcc|return-path|message-id|date|received|subject|reply-to|(resent|mime|content|dkim)-.*",
-    re.IGNORECASE,
-)
-_WORD: Final = r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+"
-_MEDIA_TYPE: Final = re.compile(rf"""{_WORD}/{_WORD}(?:\s*;\s*{_WORD}=(?:{_WORD}|"[ !#-\[\]-~]*"))*""")
-"""RFC 2045 §5.1, with parameters such as ``text/calendar; method=REQUEST``."""
-_INLINE_ID: Final = re.compile(r"[!-;=?-~]{1,200}")
 _PRODUCER: Final = re.compile(r"[A-Za-z0-9._:@-]{1,64}")
 _MOST_META: Final = 32
 _LONGEST_META: Final = 200
 _LARGEST_META: Final = 2**63
-
-
-class Attachment(Checked):
-    """A file that goes with the mail. With `inline_id` the HTML shows it by ``cid:``."""
-
-    filename: Annotated[Line, Field(min_length=1, max_length=1000)]
-    content: Annotated[Content, Field(repr=False)]
-    content_type: Annotated[str, Field(max_length=500)] = ""
-    inline_id: str | None = None
-
-    @classmethod
-    def from_path(cls, path: str | Path, *, content_type: str = "", inline_id: str | None = None) -> Self:
-        """Read a file.
-
-        Raises:
-            OSError: it cannot be read.
-        """
-        path = Path(path)
-        return cls(filename=path.name, content=path.read_bytes(), content_type=content_type, inline_id=inline_id)
-
-    @field_validator("inline_id")
-    @classmethod
-    def _inline_id_is_plain(cls, value: str | None) -> str | None:
-        if value is not None and not _INLINE_ID.fullmatch(value):
-            raise ValueError("must be 1 to 200 characters of ASCII, without spaces and angle brackets")
-        return value
-
-    @model_validator(mode="before")
-    @classmethod
-    def _guess_type(cls, value: Any) -> Any:
-        if isinstance(value, dict) and not value.get("content_type") and isinstance(value.get("filename"), str):
-            guessed, encoding = mimetypes.guess_type(value["filename"])
-            return {**value, "content_type": guessed if guessed and not encoding else "application/octet-stream"}
-        return value
-
-    @field_validator("content_type")
-    @classmethod
-    def _type_is_a_media_type(cls, value: str) -> str:
-        if not _MEDIA_TYPE.fullmatch(value):
-            raise ValueError("must be a media type such as image/png")
-        return value
 
 
 class Template(Checked):
@@ -173,7 +122,9 @@ class Mail(Checked):
             NewerJob: a newer release made it.
         """
         try:
-            fields = json.loads(job)
+            fields = json.loads(job, object_pairs_hook=_once)
+        except InvalidMail:
+            raise
         except (ValueError, RecursionError):
             raise InvalidMail([("job", "is no JSON")]) from None
         if not isinstance(fields, dict):
@@ -220,11 +171,11 @@ class Mail(Checked):
     @field_validator("headers")
     @classmethod
     def _headers_are_free(cls, value: dict[str, str]) -> dict[str, str]:
-        for name in value:
-            if not _FIELD_NAME.fullmatch(name):
-                raise ValueError(f"{name[:80]!r} is no header name")
-            if _OWN_FIELDS.fullmatch(name):
-                raise InvalidMail([(name, "is written by Postroom and cannot be given here")])
+        for name, text in value.items():
+            if why := header.name_problem(name):
+                raise ValueError(why)
+            if why := header.field_problem(name, text):
+                raise InvalidMail([(name, why)])
         if len({name.lower() for name in value}) < len(value):
             raise ValueError("the same header stands twice")
         return value
@@ -257,10 +208,20 @@ class Mail(Checked):
             yield from _raw_contradictions(self, self.raw)
         else:
             yield from _content_contradictions(self)
+            yield from _inline_contradictions(self)
         if self.from_ is None and (self.raw is not None or self.subject is not None):
             yield "from", "is missing; only a template that Postroom renders may give it"
         if self.send_at and self.expires_at and self.expires_at <= self.send_at:
             yield "expires_at", "must be after send_at"
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object in which each name stands once: of two, other programs might take the other."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise InvalidMail([("job", f"says {twice[:80]!r} twice")])
+    return found
 
 
 def check_producer(name: str) -> None:
@@ -293,6 +254,8 @@ def _raw_contradictions(mail: Mail, raw: bytes) -> Iterable[tuple[str, str]]:
             yield field, "cannot be given with raw, which is a whole letter"
     if not raw.strip():
         yield "raw", "is empty"
+    if b"\0" in raw:
+        yield "raw", "must not hold NUL, which no letter may hold (RFC 5322 §3.5)"
 
 
 def _content_contradictions(mail: Mail) -> Iterable[tuple[str, str]]:
@@ -306,3 +269,12 @@ def _content_contradictions(mail: Mail) -> Iterable[tuple[str, str]]:
         yield "subject", "is missing"
     elif mail.template is None:
         yield "subject", "give a subject with text or html, a template to render, or raw"
+
+
+def _inline_contradictions(mail: Mail) -> Iterable[tuple[str, str]]:
+    seen: set[str] = set()
+    for index, attachment in enumerate(mail.attachments):
+        if attachment.inline_id is not None:
+            if attachment.inline_id in seen:
+                yield f"attachments[{index}].inline_id", "is another attachment's too; the HTML could show only one"
+            seen.add(attachment.inline_id)

@@ -7,25 +7,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Self
 
+from postroom.producer import header
+from postroom.producer.attachment import is_inline_id, is_media_type
 from postroom.producer.errors import InvalidMail
 from postroom.worker.letter import headers as fields
 
 _VERSION: Final = 1
 
 _UNSAFE: Final = re.compile("[\r\n\0\ud800-\udfff]")
+_UNSAFE_IN_TEXT: Final = re.compile("[\0\ud800-\udfff]")
 _MESSAGE_ID: Final = re.compile(r"<[!-;=?A-~]+@[!-;=?A-~]+>")
 _LONGEST_MESSAGE_ID: Final = 900
-_FIELD_NAME: Final = re.compile(r"[!-9;-~]{1,76}")
-_OWN_FIELDS: Final = re.compile(
-    r"from|sender|to|cc|(resent-)?bcc|reply-to|subject|return-path|message-id|date|received|(mime|content|dkim)-.*",
-    re.IGNORECASE,
-)
-_SHORT_VALUE: Final = 80
-"""No value of so many characters can become a word too long for a line."""
-_NAME: Final = r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+"
-_CONTENT_TYPE: Final = re.compile(rf"""{_NAME}/{_NAME}(?:\s*;\s*{_NAME}=(?:{_NAME}|"[ !#-\[\]-~]*"))*""")
-_LONGEST_CONTENT_TYPE: Final = 500
-_INLINE_ID: Final = re.compile(r"[!-;=?-~]{1,200}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +156,8 @@ def _value_problems(field: str, value: str) -> Iterator[tuple[str, str]]:
 
 
 def _text_problems(field: str, text: str) -> Iterator[tuple[str, str]]:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        yield field, "must not hold half a character"
+    if "\0" in text or (not text.isascii() and _UNSAFE_IN_TEXT.search(text)):
+        yield field, "must not hold NUL or half a character"
 
 
 def _mailbox_problems(field: str, mailbox: Mailbox) -> Iterator[tuple[str, str]]:
@@ -182,24 +172,18 @@ def _mailbox_problems(field: str, mailbox: Mailbox) -> Iterator[tuple[str, str]]
 
 
 def _header_problems(name: str, value: str) -> Iterator[tuple[str, str]]:
-    if not _FIELD_NAME.fullmatch(name):
-        yield f"headers[{name!r}]", "is no name of a header field"
-        return
-    if _OWN_FIELDS.fullmatch(name):
-        yield f"headers[{name!r}]", "is Postroom's own to write"
-    yield from _value_problems(f"headers[{name!r}]", value)
-    if len(value) > _SHORT_VALUE and not _UNSAFE.search(value):
-        try:
-            fields.free_field(name, value)
-        except ValueError as error:
-            yield f"headers[{name!r}]", str(error)
+    field = f"headers[{name!r}]"
+    if why := header.name_problem(name):
+        yield field, why
+    elif _UNSAFE.search(value):
+        yield from _value_problems(field, value)
+    elif why := header.field_problem(name, value):
+        yield field, why
 
 
 def _attachment_problems(field: str, attachment: Attachment) -> Iterator[tuple[str, str]]:
     yield from _value_problems(f"{field}.filename", attachment.filename)
-    content_type = attachment.content_type
-    if len(content_type) > _LONGEST_CONTENT_TYPE or not _CONTENT_TYPE.fullmatch(content_type):
+    if not is_media_type(attachment.content_type):
         yield f"{field}.content_type", "must be type/subtype, such as application/pdf"
-    yield from _value_problems(f"{field}.content_type", content_type)
-    if attachment.inline_id is not None and not _INLINE_ID.fullmatch(attachment.inline_id):
+    if attachment.inline_id is not None and not is_inline_id(attachment.inline_id):
         yield f"{field}.inline_id", "must be ASCII without spaces, < and >"

@@ -11,10 +11,10 @@ from urllib.parse import quote
 
 import idna
 
+from postroom.producer.header import LONGEST_LINE_BYTES, PRINTABLE, is_structured
+
 FOLD_AT: Final = 78
 """Characters in a line, without CRLF, that a field is folded at where it can be (RFC 5322 2.1.1)."""
-LONGEST_LINE_BYTES: Final = 998
-"""No line may be longer, without CRLF (RFC 5322 2.1.1)."""
 
 _LONGEST_ENCODED_WORD: Final = 75
 """RFC 2047 2."""
@@ -35,14 +35,7 @@ _LOCAL_PART: Final = re.compile(rf"""{_ATOM}(?:\.{_ATOM})*|"(?:[^"\\\x00-\x1f\x7
 _DOMAIN: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?|\[[!-Z^-~]+\]")
 _LONGEST_ADDRESS_BYTES: Final = 64 + 1 + 255  # RFC 5321 4.5.3.1
 
-# Fields whose value is a grammar of its own: an encoded word may stand for a phrase in it, never inside `<…>`.
-_STRUCTURED: Final = re.compile(
-    r"list-.*|resent-.*|references|in-reply-to|auto-submitted|archived-at|feedback-id|precedence|importance|"
-    r"disposition-notification-to|return-receipt-to|errors-to",
-    re.IGNORECASE,
-)
 _IN_ANGLES: Final = re.compile(r"(<[^<>]*>)")
-_PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
 
 
 def fold(name: str, words: Sequence[str]) -> str:
@@ -125,27 +118,25 @@ def unstructured(name: str, value: str, longest_word: int | None = None) -> str:
 def free_field(name: str, value: str) -> str:
     """Write a field that a producer named, whose value may be free text or, by its name, structured.
 
-    In a structured one what is not ASCII is percent-encoded inside `<…>` (RFC 3987 3.1) and encoded words outside.
+    In a structured one white space is one space, and what is not ASCII is percent-encoded inside `<…>` (RFC 3987 3.1)
+    and encoded words outside. An encoded word that a producer wrote itself stays one.
 
-    Raises:
-        ValueError: a word of a structured value is too long for a line.
+    Args:
+        name: of the field.
+        value: in which `postroom.producer.header.field_problem` finds nothing.
     """
-    longest = LONGEST_LINE_BYTES - len(name) - len(": ")
-    if not _STRUCTURED.fullmatch(name):
-        return unstructured(name, value, longest)
-    value = value.replace("\t", " ").strip()
+    if not is_structured(name):
+        return unstructured(name, value, LONGEST_LINE_BYTES - len(f"{name}: "))
+    value = " ".join(value.split())
     if not (value.isascii() and value.isprintable()):
         value = " ".join("".join(_structured_pieces(value, _room(name))).split())
-    words = _AFTER_WORD.split(value)
-    if max(map(len, words)) > longest:
-        raise ValueError(f"a line of a letter holds {LONGEST_LINE_BYTES} bytes, and this cannot be folded")
-    return fold(name, words)
+    return fold(name, value.split(" "))
 
 
 def _structured_pieces(value: str, room: int) -> Iterable[str]:
     for piece in _IN_ANGLES.split(value):
         if piece.startswith("<"):
-            yield quote(piece, safe=_PRINTABLE)
+            yield quote(piece, safe=PRINTABLE)
         elif piece.isascii() and piece.isprintable():
             yield piece
         else:

@@ -4,17 +4,19 @@ import re
 from binascii import b2a_base64, b2a_qp
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from html import unescape
 from itertools import count
 from string import ascii_letters, digits
 from typing import Final, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
+from postroom.producer.attachment import OCTET_STREAM
+from postroom.producer.header import LONGEST_LINE_BYTES
 from postroom.worker.letter.content import Attachment, Letter
-from postroom.worker.letter.headers import FOLD_AT, LONGEST_LINE_BYTES, encoded_words, fold
+from postroom.worker.letter.headers import FOLD_AT, encoded_words, fold
 
 _BASE64_COLUMNS: Final = 76
 _QP_LITERAL: Final = bytes(byte for byte in range(0x20, 0x7F) if byte != ord("=")) + b"\t\n"
-_OCTET_STREAM: Final = "application/octet-stream"
 
 _LONGEST_PARAMETER: Final = FOLD_AT - len(" ;")
 _ENCODED_NAME_ROOM: Final = FOLD_AT - len(' name="";')
@@ -39,8 +41,8 @@ def body(letter: Letter, *, eight_bit: bool) -> Part:
         letter: not a raw one.
         eight_bit: the server takes 8BITMIME (RFC 6152).
     """
-    inline = [item for item in letter.attachments if item.inline_id is not None and letter.html is not None]
-    attached = [item for item in letter.attachments if item.inline_id is None or letter.html is None]
+    inline = [item for item in letter.attachments if _is_shown(item, letter.html)]
+    attached = [item for item in letter.attachments if not _is_shown(item, letter.html)]
     inline_parts = [_attachment_part(item, "inline", eight_bit=eight_bit) for item in inline]
     attached_parts = [_attachment_part(item, "attachment", eight_bit=eight_bit) for item in attached]
     text = html = None
@@ -58,6 +60,14 @@ def body(letter: Letter, *, eight_bit: bool) -> Part:
     shown = [part for part in (text, html) if part]
     root = shown[0] if len(shown) == 1 else _multipart("alternative", shown, f"=_a{tag}")
     return _multipart("mixed", [root, *attached_parts], f"=_m{tag}") if attached_parts else root
+
+
+def _is_shown(attachment: Attachment, html: str | None) -> bool:
+    """Tell whether the HTML shows this (RFC 2392). What it does not some readers would hide, if it stood with it."""
+    if attachment.inline_id is None or html is None:
+        return False
+    link = re.compile(rf"(?i:cid:){re.escape(attachment.inline_id)}(?![\w@.-])")
+    return bool(link.search(html) or link.search(unquote(unescape(html))))
 
 
 def _boundary_tag(message_id: str, leaves: Sequence[Part]) -> str:
@@ -130,7 +140,7 @@ def _attachment_part(attachment: Attachment, disposition: str, *, eight_bit: boo
     else:
         encoding, encoded = "base64", _base64(attachment.content)
         if composite:  # base64 is forbidden in these (RFC 2046 5.1, 5.2.1): a plain file keeps every byte instead
-            content_type = _OCTET_STREAM
+            content_type = OCTET_STREAM
     head = _content_type(content_type, attachment.filename)
     head += f"Content-Transfer-Encoding: {encoding}\r\n"
     if attachment.inline_id is not None:
@@ -151,7 +161,9 @@ def _verbatim(media_type: str, content: bytes, *, eight_bit: bool) -> tuple[str,
 def _content_type(content_type: str, filename: str) -> str:
     value, semicolon, rest = content_type.partition(";")
     given = [
-        f"{name}={value}" for name, value in _CONTENT_PARAMETER.findall(semicolon + rest) if name.lower() != "name"
+        f"{name}={value}"
+        for name, value in _CONTENT_PARAMETER.findall(semicolon + rest)
+        if name.lower().partition("*")[0] != "name"
     ]
     return _field_with_parameters("Content-Type", value.strip(), [*given, *_name_parameter(filename)])
 
