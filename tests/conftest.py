@@ -1,6 +1,33 @@
-"""Puts this folder on the path, so that every test finds `servers`."""
+"""Puts this folder on the path, so that every test finds `servers`; and gives tests the databases they run on."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
+
+from servers.databases import KINDS, Databases
+
+
+@pytest.fixture(scope="session")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    databases = Databases(tmp_path_factory.mktemp("databases"))
+    yield databases
+    databases.close()
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    """The house's data folder."""
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+@pytest.fixture(params=KINDS)
+def database_url(request: pytest.FixtureRequest, databases: Databases, data_dir: Path) -> Iterator[str]:
+    """A migrated database of the test's own. Whatever uses it is run on SQLite and on PostgreSQL."""
+    with databases.migrated(request.param, data_dir) as url:
+        yield url

@@ -1,21 +1,17 @@
-"""A worker's house in a scratch folder: SQLite, keys, a real Redis, SMTP servers. Nudges are noted, not published."""
+"""A worker's house in a scratch folder: database, keys, a real Redis, SMTP servers. Nudges are noted, not published."""
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
-from sqlalchemy import create_engine, make_url, text, update
+from sqlalchemy import update
 
 from postroom.config import accounts as kept
 from postroom.config import mails as shown
 from postroom.config.accounts import Account
-from postroom.config.database import migrate
 from postroom.config.settings import Settings
 from postroom.config.states import Auth, Security
 from postroom.config.tables import metadata
@@ -27,6 +23,7 @@ from postroom.worker.drain import drain
 from postroom.worker.process import Process
 from servers.redis_server import RedisServer
 from servers.scripted_smtp import ScriptedSMTP
+from servers.smtp_client import SMTP_TIMEOUTS
 
 
 @dataclass
@@ -115,62 +112,14 @@ def redis_server() -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A migrated database, to be copied: migrating takes longer than most tests.
-
-    SQLite or, with POSTROOM_TEST_POSTGRESQL_URL, a database on that server (a superuser's URL).
-    """
-    server = os.environ.get("POSTROOM_TEST_POSTGRESQL_URL")
-    if server is None:
-        url = f"sqlite:///{tmp_path_factory.mktemp('empty') / 'postroom.db'}"
-        migrate(url)
-        yield url
-        return
-    name = f"postroom_empty_{uuid4().hex}"
-    with on_postgresql(server) as run:
-        run(f"CREATE DATABASE {name}")
-        url = make_url(server).set(database=name).render_as_string(hide_password=False)
-        migrate(url)
-        yield url
-        run(f"DROP DATABASE {name}")
-
-
-@contextmanager
-def on_postgresql(server: str) -> Iterator[Callable[[str], object]]:
-    """Runs statements that stand outside of transactions."""
-    engine = create_engine(server, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        yield lambda statement: connection.execute(text(statement))
-    engine.dispose()
-
-
 @pytest.fixture
-def database_url(empty_database: str, tmp_path: Path) -> Iterator[str]:
-    """A migrated database of the test's own."""
-    empty = make_url(empty_database)
-    if empty.get_backend_name() == "sqlite":
-        assert empty.database is not None
-        shutil.copy(empty.database, tmp_path / "postroom.db")
-        yield f"sqlite:///{tmp_path / 'postroom.db'}"
-        return
-    name = f"postroom_{uuid4().hex}"
-    with on_postgresql(os.environ["POSTROOM_TEST_POSTGRESQL_URL"]) as run:
-        run(f"CREATE DATABASE {name} TEMPLATE {empty.database}")
-        yield empty.set(database=name).render_as_string(hide_password=False)
-        run(f"DROP DATABASE {name}")
-
-
-@pytest.fixture
-def house(tmp_path: Path, redis_server: RedisServer, database_url: str) -> Iterator[House]:
+def house(data_dir: Path, redis_server: RedisServer, database_url: str) -> Iterator[House]:
     settings = Settings(
         _env_file=None,
-        data_dir=tmp_path,
+        data_dir=data_dir,
         database_url=database_url,
         broker_url=redis_server.url,
-        smtp_connect_timeout_seconds=2,
-        smtp_command_timeout_seconds=2,
-        smtp_dot_timeout_seconds=2,
+        **SMTP_TIMEOUTS,
     )
     keygen(settings)
     nudges = NotedNudges()
