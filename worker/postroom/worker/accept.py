@@ -27,7 +27,8 @@ from postroom.producer.identifiers import uuid7
 from postroom.producer.mail import Address, Mail, address_key
 from postroom.worker.inbox import MOST_AT_ONCE, Waiting
 from postroom.worker.lanes import Chooser
-from postroom.worker.letter.content import Attachment, Letter, Mailbox
+from postroom.worker.letter.content import Letter
+from postroom.worker.letter.from_mail import letter_of
 from postroom.worker.process import Process, letter_identity
 
 _MOST_TRIES: Final = 5
@@ -285,28 +286,7 @@ def _subject(mail: Mail) -> str:
 
 
 def _letter(each: _Opened, chooser: Chooser, clock: datetime) -> Letter:
-    mail = each.mail
-    domain = each.from_.key.rpartition("@")[2]
-    return Letter(
-        message_id=f"<{mail.id.hex}@{domain}>",
-        date=clock,
-        from_=Mailbox(each.from_.address, _display_name(each, chooser)),
-        to=_mailboxes(mail.to),
-        cc=_mailboxes(mail.cc),
-        reply_to=_mailboxes(mail.reply_to),
-        subject=mail.subject or "",
-        text=mail.text,
-        html=mail.html,
-        headers=tuple(mail.headers.items()),
-        attachments=tuple(
-            Attachment(file.filename, file.content_type, file.content, file.inline_id) for file in mail.attachments
-        ),
-        raw=mail.raw,
-    )
-
-
-def _mailboxes(addresses: Sequence[Address]) -> tuple[Mailbox, ...]:
-    return tuple(Mailbox(address.address, address.name) for address in addresses)
+    return letter_of(each.mail, each.from_.model_copy(update={"name": _display_name(each, chooser)}), date=clock)
 
 
 def _recipient_rows(mail: Mail) -> Iterator[dict[str, Any]]:
