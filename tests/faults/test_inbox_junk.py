@@ -150,12 +150,12 @@ def test_the_reject_list_shows_junk_and_replays_it(house: House, postroom: Postr
     small = house.process.settings.model_copy(update={"job_limit_bytes": 1024})
     ours, house.process.settings = house.process.settings, small
     house.accept(mail_id)
-    [reject] = json.loads(postroom("reject", "list", "--json").stdout)
+    [reject] = json.loads(postroom("reject", "list", "--json").out)
     assert reject["mail_id"] == str(mail_id)
-    assert "POSTROOM_JOB_LIMIT_BYTES" in postroom("reject", "show", reject["id"]).stdout
+    assert "POSTROOM_JOB_LIMIT_BYTES" in postroom("reject", "show", reject["id"]).out
     house.process.settings = ours  # its cause is gone
     done = postroom("reject", "replay", reject["id"])
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     (field,) = house.process.redis.hkeys(names.INBOX)
     house.accept(str(field, "ascii") if isinstance(field, bytes) else field)
     assert house.state(mail_id) == ("held", "no_account")

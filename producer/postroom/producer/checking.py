@@ -69,8 +69,14 @@ def _problems(error: Any) -> Iterator[tuple[str, str]]:
         for inner, why in cause.problems:
             yield f"{field}.{inner}" if field else inner, why
     else:
-        why = str(cause) if cause is not None else error["msg"][:1].lower() + error["msg"][1:]
-        yield field or "mail", why
+        yield field or "mail", str(cause) if cause is not None else _in_words(error)
+
+
+def _in_words(error: Any) -> str:
+    if error["type"] in {"too_short", "string_too_short"} and error["ctx"]["min_length"] == 1:
+        return "must not be empty"
+    said: str = error["msg"]
+    return said[:1].lower() + said[1:]
 
 
 def _field(place: tuple[int | str, ...]) -> str:

@@ -55,6 +55,16 @@ def send(
     ] = None,
     meta: Annotated[list[str] | None, typer.Option(metavar="K=V", help="The template's metadata.")] = None,
     priority: Annotated[Literal["high", "normal", "bulk"], typer.Option()] = "normal",
+    send_at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Not before it: 2026-12-31T09:00:00+03:00.", show_default=False)
+    ] = None,
+    expires_at: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Not after it; given up then.", show_default=False)
+    ] = None,
+    on_uncertain: Annotated[
+        Literal["resend", "hold"] | None,
+        typer.Option(help="If it may have been delivered: send it once more, or let a person decide."),
+    ] = None,
     tag: Annotated[list[str] | None, typer.Option()] = None,
     header: Annotated[list[str] | None, typer.Option(metavar="NAME: VALUE", help="A further header.")] = None,
     producer: Annotated[str, typer.Option(help="In whose name it is handed over.")] = "cli",
@@ -81,6 +91,9 @@ def send(
             **_content(text, text_file, html, html_file, needed=template is None or subject is not None),
             "headers": dict(_pair(each, ":", "--header") for each in header or ()),
             "priority": priority,
+            "send_at": send_at,
+            "expires_at": expires_at,
+            "on_uncertain": on_uncertain,
             "tags": tag,
         },
         attach or [],
@@ -146,6 +159,8 @@ def _mail(fields: dict[str, Any], files: list[Path]) -> "Mail":
         attachments = [Attachment.from_path(file) for file in files]
     except OSError as error:
         raise typer.BadParameter(f"{error.filename}: {error.strerror}", param_hint="--attach") from None
+    except InvalidMail as error:
+        raise typer.BadParameter(str(error), param_hint="--attach") from None
     given = {name: value for name, value in fields.items() if value not in (None, [], {})}
     try:
         mail = Mail(**given, attachments=attachments)
