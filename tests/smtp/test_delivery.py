@@ -345,17 +345,54 @@ def test_an_envelope_needs_a_recipient() -> None:
         Envelope(SENDER, ())
 
 
-def test_an_address_outside_ascii_is_refused_without_asking(served: Served) -> None:
+@pytest.mark.parametrize(
+    ("sender", "recipients", "in_headers", "expected"),
+    [
+        ("a@x", ("b@x", "ящик@x", "c@x"), False, [Outcome.ACCEPTED, Outcome.FAILED, Outcome.ACCEPTED]),
+        ("a@x", ("ящик@x",), False, [Outcome.FAILED]),
+        ("ящик@x", ("b@x", "c@x"), False, [Outcome.FAILED] * 2),
+        ("a@x", ("b@x", "ящик@x"), True, [Outcome.FAILED] * 2),
+    ],
+)
+def test_where_smtputf8_is_not_offered_whoever_needs_it_is_refused_without_asking(
+    served: Served, sender: str, recipients: tuple[str, ...], in_headers: bool, expected: list[Outcome]
+) -> None:
     server, session = served()
-    delivery = send(session, "b@x", "ящик@x", "c@x")
-    assert outcomes(delivery) == [Outcome.ACCEPTED, Outcome.FAILED, Outcome.ACCEPTED]
-    verdict = delivery.recipients[1].verdict
-    assert verdict is not None
-    assert (verdict.rule, verdict.scope) == ("smtputf8", Scope.RECIPIENT)
-    assert server.accepted[0].recipients == ("b@x", "c@x")
-    assert outcomes(send(session, "ящик@x")) == [Outcome.FAILED]
-    assert outcomes(send(session, "b@x", sender="ящик@shop.example")) == [Outcome.FAILED]
-    assert len(server.accepted) == 1
+    delivery = session.deliver(Envelope(sender, recipients, smtputf8=in_headers), LETTER, permitted)
+    assert outcomes(delivery) == expected
+    refused = [each.verdict for each in delivery.recipients if each.outcome is Outcome.FAILED]
+    assert all(verdict is not None and verdict.rule == "smtputf8" for verdict in refused)
+    assert all("does not offer SMTPUTF8" in verdict.hint for verdict in refused if verdict)
+    assert [each.recipients for each in server.accepted] == ([("b@x", "c@x")] if Outcome.ACCEPTED in expected else [])
+    assert not any("SMTPUTF8" in command or "ящик" in command for command in server.commands)
+    assert send(session, "b@x").outcome is Outcome.ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("sender", "recipients", "in_headers", "needed"),
+    [
+        ("a@x", ("b@x", "ящик@x"), False, True),
+        ("ящик@x", ("b@x",), False, True),
+        ("a@x", ("b@x",), True, True),
+        ("a@x", ("b@xn--80aswg",), False, False),
+    ],
+)
+def test_smtputf8_is_asked_for_where_it_is_offered_and_needed(  # noqa: PLR0917 - fixtures and parameters
+    scripted: Scripted, opened: Opened, sender: str, recipients: tuple[str, ...], in_headers: bool, needed: bool
+) -> None:
+    server = scripted(extensions=["PIPELINING", "8BITMIME", "SMTPUTF8"])
+    delivery = opened(server).deliver(Envelope(sender, recipients, smtputf8=in_headers), LETTER, permitted)
+    assert delivery.outcome is Outcome.ACCEPTED
+    (accepted,) = server.accepted
+    assert (accepted.reverse_path, accepted.recipients) == (sender, recipients)
+    assert accepted.parameters == f"SIZE={len(LETTER)}" + (" BODY=8BITMIME SMTPUTF8" if needed else "")
+
+
+def test_a_domain_in_the_envelope_is_written_as_a_labels() -> None:
+    with pytest.raises(ValueError, match="A-labels"):
+        Envelope(SENDER, ("b@почта.example",))
+    with pytest.raises(ValueError, match="A-labels"):
+        Envelope("a@почта.example", ("b@x",))
 
 
 def test_replies_in_single_bytes(served: Served) -> None:

@@ -23,7 +23,7 @@ from postroom.worker import claim, health, lanes, ledger
 from postroom.worker.claim import ClaimedMail, Enter, Lane, Leave, More
 from postroom.worker.health import Trouble
 from postroom.worker.ledger import Mark, RecipientRecord, Record, Turn, TurnDone
-from postroom.worker.letter.compose import compose
+from postroom.worker.letter.compose import compose, needs_smtputf8
 from postroom.worker.letter.content import Letter
 from postroom.worker.process import Process, letter_identity
 from postroom.worker.retry import Next, decide, recipient_state
@@ -228,17 +228,18 @@ class _Drain:
         if not letter.from_.name:
             letter = replace(letter, from_=replace(letter.from_, name=self._account.name))
         content = compose(letter, eight_bit=session.extensions.eight_bit_mime)
-        envelope = Envelope(self._account.address, tuple(recipient.address for recipient in mail.pending))
+        envelope = Envelope(
+            self._account.address, tuple(recipient.address for recipient in mail.pending), needs_smtputf8(letter)
+        )
         return _Ready(mail, envelope, content, uuid7())
 
     def _record(self, ready: _Ready, delivery: Delivery, *, reused: bool) -> Record:
         self._seconds_a_mail = 0.7 * self._seconds_a_mail + 0.3 * delivery.duration_seconds
-        step = decide(ready.mail.facts, delivery)
-        if reused and delivery.outcome is Outcome.UNREACHED and delivery.reply is None:
-            # The server had closed a session that lay in the pool: a new one is tried at once.
-            step = Next(MailState.QUEUED, due_in_seconds=0, counts=False)
+        # A session that served before was over: a new one is tried at once, and a 421 of the old says nothing more.
+        again = reused and delivery.stale
+        step = Next(MailState.QUEUED, due_in_seconds=0, counts=False) if again else decide(ready.mail.facts, delivery)
         reply = delivery.reply
-        if delivery.verdict is not None and reply is not None:
+        if delivery.verdict is not None and reply is not None and not again:
             self.trouble = health.of_verdict(self._account, delivery.verdict, str(reply)) or self.trouble
         log.info(
             "sent a mail",

@@ -21,7 +21,7 @@ from postroom.config.states import Auth, Health, Outcome, Security
 from postroom.config.vault import Ring
 from postroom.producer.errors import CannotOpen
 from postroom.producer.identifiers import uuid7
-from postroom.worker.letter.compose import compose
+from postroom.worker.letter.compose import compose, needs_smtputf8
 from postroom.worker.letter.content import Letter, Mailbox
 from postroom.worker.process import Process
 from postroom.worker.smtp.errors import OpenFailed
@@ -174,8 +174,10 @@ def _prove(process: Process, account: Account, server: Server, tell: Callable[[P
         tell(Progress("done", False, str(failure), failure.hint))
         return False
     try:
-        content = compose(_test_letter(account), eight_bit=session.extensions.eight_bit_mime)
-        delivery = session.deliver(Envelope(account.address, (account.address,)), content, lambda: True)
+        letter = _test_letter(account)
+        content = compose(letter, eight_bit=session.extensions.eight_bit_mime)
+        envelope = Envelope(account.address, (account.address,), needs_smtputf8(letter))
+        delivery = session.deliver(envelope, content, lambda: True)
     finally:
         session.close()
     tell(_verdict(delivery))

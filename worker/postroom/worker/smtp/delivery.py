@@ -14,27 +14,46 @@ SIZE: Final = Verdict(
 )
 """Found without asking the server (RFC 1870 §6.1)."""
 SMTPUTF8: Final = Verdict(
-    Outcome.FAILED, Scope.RECIPIENT, Effect.NONE, "smtputf8", hint="An address outside ASCII needs SMTPUTF8."
+    Outcome.FAILED,
+    Scope.RECIPIENT,
+    Effect.NONE,
+    "smtputf8",
+    hint="The address is not ASCII, and this account's server does not offer SMTPUTF8.",
 )
-"""Found without asking the server (RFC 6531)."""
+"""Found without asking the server (RFC 6531 §3.1): this recipient cannot be named to it."""
+SMTPUTF8_FOR_ALL: Final = Verdict(
+    Outcome.FAILED,
+    Scope.MAIL,
+    Effect.NONE,
+    "smtputf8",
+    hint="An address in From, To, Cc or Reply-To is not ASCII, and this account's server does not offer SMTPUTF8.",
+)
+"""The same, where it is the sender or a header, which go to every recipient, or where there is no other recipient."""
 
 
 @dataclass(frozen=True, slots=True)
 class Envelope:
-    """Who sends and who receives, as bare addresses. An empty reverse-path is the null one.
+    """Who sends and who receives, as bare addresses with their domains as A-labels.
+
+    Attributes:
+        reverse_path: empty for the null one.
+        smtputf8: a header of the letter needs SMTPUTF8. What the addresses here need is seen by themselves.
 
     Raises:
-        ValueError: no recipient, or an address that would break out of its command.
+        ValueError: no recipient, or an address that would break out of its command, or whose domain is not ASCII.
     """
 
     reverse_path: str
     recipients: tuple[str, ...]
+    smtputf8: bool = False
 
     def __post_init__(self) -> None:
         if not self.recipients:
             raise ValueError("an envelope needs a recipient")
         if any(_NOT_IN_PATH.search(address) for address in (self.reverse_path, *self.recipients)):
             raise ValueError("an address in the envelope holds a space, a control character or an angle bracket")
+        if not all(address.rpartition("@")[2].isascii() for address in (self.reverse_path, *self.recipients)):
+            raise ValueError("a domain in the envelope is not written as A-labels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +77,8 @@ class Delivery:
         verdict: what that reply means, or our own refusal (rules ``size`` and ``smtputf8``).
         trouble: how the connection broke, in a few words without addresses.
         permitted: whether the final dot was permitted.
+        stale: the connection was over before the server had judged anything of this mail, as when it closes one that
+            has served long enough. Where it had served before, another may be tried at once.
         duration_seconds: of the whole, `permit` included.
     """
 
@@ -67,4 +88,5 @@ class Delivery:
     verdict: Verdict | None
     trouble: str | None
     permitted: bool
+    stale: bool
     duration_seconds: float

@@ -14,9 +14,9 @@ from dataclasses import replace
 from itertools import islice
 from typing import Final
 
-from postroom.config.states import Outcome, Scope
+from postroom.config.states import Outcome
 from postroom.worker.smtp.content import stuffed, wire_content
-from postroom.worker.smtp.delivery import SIZE, SMTPUTF8, Delivery, Envelope, RecipientResult
+from postroom.worker.smtp.delivery import SIZE, SMTPUTF8, SMTPUTF8_FOR_ALL, Delivery, Envelope, RecipientResult
 from postroom.worker.smtp.errors import Broken, Closed, Surprise
 from postroom.worker.smtp.opening import Extensions, Step
 from postroom.worker.smtp.replies import Reply, Verdict, classify
@@ -66,6 +66,7 @@ class Transaction:
         self._began = self._step_began = time.perf_counter()
         self._all_recipients: tuple[str, ...] = ()
         self._recipients: tuple[str, ...] = ()
+        self._smtputf8 = False
         self._mail: Reply | None = None
         self._rcpt: list[Reply] = []
         self._data: Reply | None = None
@@ -75,13 +76,15 @@ class Transaction:
     def run(self, envelope: Envelope, content: bytes, permit: Callable[[], bool]) -> Delivery:
         """Sends the mail. Exceptions of `permit` pass through, with the connection closed before the dot."""
         self._all_recipients = envelope.recipients
-        self._recipients = tuple(address for address in envelope.recipients if address.isascii())
+        self._smtputf8 = self._extensions.smtputf8 and _needs_smtputf8(envelope)
+        self._recipients = tuple(filter(self._can_be_named, envelope.recipients))
         content = wire_content(content)
         limit = self._extensions.size_bytes
         if limit is not None and len(content) > limit:
             return self._result(verdict=SIZE)
-        if not envelope.reverse_path.isascii() or not self._recipients:
-            return self._result(verdict=replace(SMTPUTF8, scope=Scope.MAIL))
+        for_all = envelope.smtputf8 or not envelope.reverse_path.isascii()
+        if not self._recipients or (for_all and not self._smtputf8):
+            return self._result(verdict=SMTPUTF8_FOR_ALL if for_all else SMTPUTF8)
         try:
             return self._converse(envelope.reverse_path, content, permit)
         except _Refused as refusal:
@@ -133,11 +136,13 @@ class Transaction:
         if self.needs_reset:
             yield "RSET", b"RSET\r\n"
         parameters = f" SIZE={len(content)}" if self._extensions.size_bytes is not None else ""
-        if self._extensions.eight_bit_mime and not content.isascii():
+        if self._extensions.eight_bit_mime and (self._smtputf8 or not content.isascii()):
             parameters += " BODY=8BITMIME"
-        yield "MAIL", f"MAIL FROM:<{reverse_path}>{parameters}\r\n".encode("ascii")
+        if self._smtputf8:
+            parameters += " SMTPUTF8"
+        yield "MAIL", f"MAIL FROM:<{reverse_path}>{parameters}\r\n".encode()
         for address in self._recipients:
-            yield "RCPT", f"RCPT TO:<{address}>\r\n".encode("ascii")
+            yield "RCPT", f"RCPT TO:<{address}>\r\n".encode()
         yield "DATA", b"DATA\r\n"
 
     def _envelope(self, commands: Sequence[tuple[str, bytes]]) -> None:
@@ -210,6 +215,9 @@ class Transaction:
 
     # -- what came of it
 
+    def _can_be_named(self, address: str) -> bool:
+        return self._smtputf8 or address.isascii()
+
     @property
     def _mail_accepted(self) -> bool:
         return self._mail is not None and self._mail.code < 400  # noqa: PLR2004 - 2yz
@@ -240,6 +248,7 @@ class Transaction:
             verdict=decisive.verdict,
             trouble=trouble,
             permitted=self._permitted,
+            stale=self.broken and (self._mail is None or self._mail.code == _CLOSING),
             duration_seconds=time.perf_counter() - self._began,
         )
 
@@ -248,8 +257,8 @@ class Transaction:
     ) -> Iterator[RecipientResult]:
         answers = iter(self._rcpt if self._mail_accepted else ())
         for address in self._all_recipients:
-            own = next(answers, None) if address.isascii() else None
-            if not address.isascii() and outcome is not Outcome.FAILED:
+            own = next(answers, None) if self._can_be_named(address) else None
+            if not self._can_be_named(address) and outcome is not Outcome.FAILED:
                 yield RecipientResult(address, SMTPUTF8.outcome, None, SMTPUTF8)
             elif own is not None and own.code >= 400:  # noqa: PLR2004 - refused by RCPT
                 own_verdict = classify(own)
@@ -278,6 +287,11 @@ class Transaction:
         if due == "data" and len(self._rcpt) < len(self._recipients):
             due = "rcpt_to"
         self._on_step(Step(due, False, str(error), time.perf_counter() - self._step_began))
+
+
+def _needs_smtputf8(envelope: Envelope) -> bool:
+    addresses = (envelope.reverse_path, *envelope.recipients)
+    return envelope.smtputf8 or not all(address.isascii() for address in addresses)
 
 
 _WEIGHT: Final = (Outcome.ACCEPTED, Outcome.UNCERTAIN, Outcome.UNREACHED, Outcome.DEFERRED, Outcome.FAILED)

@@ -1,0 +1,94 @@
+"""A kept session that its server ends costs no mail a try, and its account no rest."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from postroom.config.states import Auth, Health, Security
+from postroom.worker.smtp.server import tls_context
+from servers.certificates import Certificates
+from servers.postfix import PostfixServer
+from servers.scripted_smtp import Drop, Fault, Reply, ScriptedSMTP
+from worker.conftest import House
+
+
+@pytest.mark.parametrize("waiting_together", [True, False])
+@pytest.mark.parametrize(
+    "end",
+    [
+        Reply("421 4.4.2 timeout exceeded, closing"),
+        Reply("421 4.7.0 one mail a connection, try again in 10 minutes"),
+        Drop(),
+        Drop(reset=True),
+    ],
+)
+def test_a_session_ended_in_the_instant_of_its_next_mail_is_replaced_at_once(
+    house: House, end: Fault, waiting_together: bool
+) -> None:
+    with ScriptedSMTP(on={"MAIL": [None, end]}) as server:
+        account = house.add_account(server)
+        first = house.take()
+        if not waiting_together:
+            house.drain(account)
+        second = house.take()
+        house.drain(account)
+        assert house.nudges.drains[-1] == account.id, "the lane goes on"
+        house.drain(account)
+        assert [house.state(mail) for mail in (first, second)] == [("sent", None)] * 2
+        assert [each.connection for each in server.accepted] == [1, 2]
+        assert house.account(account).health is Health.OK
+        assert [attempt["outcome"] for attempt in house.show(second)["attempts_log"]][-1] == "accepted"
+        assert house.show(second)["copies_possible"] == 1
+
+
+@pytest.mark.parametrize("end", [Reply("421 4.3.2 shutting down"), Drop()])
+def test_a_new_session_that_ends_likewise_is_no_reason_to_hurry(house: House, end: Fault) -> None:
+    with ScriptedSMTP(on={"MAIL": end}) as server:
+        account = house.add_account(server)
+        mail = house.take()
+        house.drain(account)
+        house.drain(account)
+        assert server.connections == 1
+        assert house.state(mail)[0] in {"queued", "deferred"}
+        assert not server.accepted
+
+
+def test_what_a_session_said_of_the_mail_itself_is_not_forgotten(house: House) -> None:
+    with ScriptedSMTP(on={"DATA": [None, Drop()]}) as server:
+        account = house.add_account(server)
+        house.take()
+        second = house.take()
+        house.drain(account)
+        house.drain(account)
+        assert house.state(second) == ("deferred", None)
+
+
+def test_postfix_closes_an_idle_session_and_the_next_mail_does_not_notice(
+    house: House, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    certificates = Certificates(tmp_path_factory.mktemp("ca"))
+    house.process.client = replace(house.process.client, tls=tls_context(certificates.ca_file))
+    with PostfixServer(certificates, smtpd_timeout="1s") as server:
+        account = house.add_account(
+            server,
+            server.login,
+            security=Security.STARTTLS,
+            auth=Auth.PLAIN,
+            login=server.login,
+            password=server.password,
+        )
+        mails = []
+        for _ in range(2):
+            mails.append(house.take(from_=server.login))
+            house.drain(account)
+            until = time.monotonic() + 10
+            while len(mails) == 1 and "timeout after" not in server.log():
+                assert time.monotonic() < until
+                time.sleep(0.05)
+        for mail in mails:
+            shown = house.show(mail)
+            assert shown["state"] == "sent"
+            assert [attempt["outcome"] for attempt in shown["attempts_log"]] == ["accepted"]
+        server.wait_delivered(2)
+        assert house.account(account).health is Health.OK
