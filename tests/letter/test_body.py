@@ -5,6 +5,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from letter.reading import lf, payload, shape
 from postroom.worker.letter.compose import compose
 from postroom.worker.letter.content import Attachment, Letter
 
@@ -24,21 +25,8 @@ BOTH = pytest.mark.parametrize("eight_bit", [False, True])
 PIXEL = b"\x89PNG\r\n\x1a\n\x00\xff"
 
 
-def lf(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
 def text_of(part: MIMEPart) -> str:
-    octets = part.get_payload(decode=True)
-    assert isinstance(octets, bytes)
-    return octets.decode().replace("\r\n", "\n")
-
-
-def shape(part: MIMEPart) -> str:
-    kind = part.get_content_subtype()
-    if part.get_content_maintype() != "multipart":
-        return kind
-    return f"{kind}({', '.join(shape(inner) for inner in part.iter_parts())})"
+    return lf(payload(part).decode())
 
 
 @BOTH
@@ -243,6 +231,7 @@ def test_attached_letter_is_not_base64(letter: Make, read: Read) -> None:
     [
         ("message/rfc822", FORWARDED + b"x" * 999),
         ("message/rfc822", FORWARDED + b"\0"),
+        ("message/rfc822", b""),
         ("message/delivery-status", "Reporting-MTA: dns; ж\n".encode()),
         ("multipart/mixed; boundary=x", b"--x--"),
     ],

@@ -150,8 +150,8 @@ def _attachment_part(attachment: Attachment, disposition: str, *, eight_bit: boo
 
 
 def _verbatim(media_type: str, content: bytes, *, eight_bit: bool) -> tuple[str, bytes] | None:
-    """Return encoding and bytes of a letter that can be attached as it is, but for its line ends."""
-    if media_type.startswith("multipart/"):
+    """Return encoding and bytes of a letter if it can be attached as it is, but for its line ends."""
+    if media_type.startswith("multipart/") or not content:
         return None
     lines = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     encoding = _narrowest(lines, eight_bit=eight_bit and media_type == "message/rfc822")
