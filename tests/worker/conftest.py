@@ -1,23 +1,20 @@
 """A worker's house in a scratch folder: database, keys, a real Redis, SMTP servers. Nudges are noted, not published."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import update
 
+from houses import LedgerHouse, order
 from postroom.config import accounts as kept
 from postroom.config import mails as shown
 from postroom.config.accounts import Account
 from postroom.config.settings import Settings
-from postroom.config.states import Auth, Security
-from postroom.config.tables import metadata
 from postroom.config.vault import keygen, public_key
-from postroom.producer import Mail, Producer
-from postroom.producer.identifiers import uuid7
+from postroom.producer import Producer
 from postroom.worker.accept import accept
 from postroom.worker.drain import drain
 from postroom.worker.process import Process
@@ -41,30 +38,12 @@ class NotedNudges:
 
 
 @dataclass
-class House:
+class House(LedgerHouse):
     """What a test sees: the process under test and the ways into it."""
 
     process: Process
     nudges: NotedNudges
     producer: Producer
-
-    def add_account(self, server: ScriptedSMTP, address: str = "shop@shop.example", **changes: Any) -> Account:
-        """Store an account as a proof would have left it. A `password` given in clear is sealed."""
-        password = changes.pop("password", None)
-        account = Account(
-            id=uuid7(),
-            address=address,
-            host=server.host,
-            port=server.port,
-            security=changes.pop("security", Security.NONE),
-            auth=changes.pop("auth", Auth.NONE),
-            **changes,
-        )
-        if password is not None:
-            sealed = public_key(self.process.settings).seal(password.encode(), account.password_identity)
-            account = replace(account, password=sealed)
-        with self.process.database.write() as connection:
-            return kept.add(connection, account)
 
     def account(self, account: Account) -> Account:
         """The account as it is kept now."""
@@ -75,8 +54,7 @@ class House:
 
     def enqueue(self, **fields: Any) -> UUID:
         """Hand a mail over; `accept` has not seen it yet."""
-        given = {"from_": "shop@shop.example", "to": "anna@client.example", "subject": "Order 7", "text": "Thank you"}
-        return self.producer.enqueue(Mail(**{**given, **fields}))
+        return self.producer.enqueue(order(**fields))
 
     def accept(self, *ids: UUID | str) -> None:
         accept(self.process, [str(each) for each in ids])
@@ -97,13 +75,6 @@ class House:
     def state(self, mail_id: UUID) -> tuple[str, str | None]:
         mail = self.show(mail_id)
         return mail["state"], mail["reason"]
-
-    def change(self, table: str, row_id: UUID, **values: Any) -> None:
-        """Edit a row behind Postroom's back: time moved, a column tampered with."""
-        target = metadata.tables[table]
-        with self.process.database.write() as connection:
-            changed = connection.execute(update(target).where(target.c.id == row_id).values(values))
-        assert changed.rowcount == 1
 
 
 @pytest.fixture(scope="session")

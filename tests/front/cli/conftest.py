@@ -1,34 +1,29 @@
-"""A scratch folder with keys, a migrated SQLite and a real Redis, the command line in this process, and a worker that
+"""A scratch folder with keys, a migrated database and a real Redis, the command line in this process, and a worker that
 follows nudges where a test wants one.
 """
 
 import base64
 import io
 import json
-import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
 import pytest
 import structlog
-from sqlalchemy import update
 
+from houses import LedgerHouse, order
 from postroom.config import accounts as kept
 from postroom.config.accounts import Account
-from postroom.config.database import migrate
 from postroom.config.settings import Settings
-from postroom.config.states import Auth, Security
-from postroom.config.tables import metadata
 from postroom.config.vault import keygen, public_key
 from postroom.front.cli import main
-from postroom.producer import Mail, Producer, names
-from postroom.producer.identifiers import uuid7
+from postroom.producer import Producer, names
 from postroom.worker.accept import accept
 from postroom.worker.chores.release import release
 from postroom.worker.drain import drain
@@ -58,16 +53,15 @@ class Result:
         return json.loads(self.out)
 
 
-class House:
+class House(LedgerHouse):
     """What a test sees."""
 
-    def __init__(self, folder: Path, server: RedisServer, migrated: Path) -> None:
-        self.folder = folder
+    def __init__(self, server: RedisServer) -> None:
         self.redis = server.client()
         self.redis.flushall()
-        self.settings = Settings(_env_file=None, data_dir=folder, broker_url=server.url, **SMTP_TIMEOUTS)
+        self.settings = Settings(_env_file=None)
+        self.folder = self.settings.data_dir
         keygen(self.settings)
-        shutil.copy(migrated, folder / "postroom.db")
         self.process = Process(self.settings, QueuedNudges(self))
 
     def close(self) -> None:
@@ -89,43 +83,17 @@ class House:
                     err.write(end.code + "\n")
         return Result(code, out.getvalue(), err.getvalue())
 
-    def add(self, server: ScriptedSMTP | AiosmtpdServer, address: str = "shop@shop.example", **changes: Any) -> Account:
-        """Store an account as a proof would have left it. A `password` given in clear is sealed."""
-        password = changes.pop("password", None)
-        account = Account(
-            id=uuid7(),
-            address=address,
-            host=server.host,
-            port=server.port,
-            security=changes.pop("security", Security.NONE),
-            auth=changes.pop("auth", Auth.NONE),
-            **changes,
-        )
-        if password is not None:
-            sealed = public_key(self.settings).seal(password.encode(), account.password_identity)
-            account = replace(account, password=sealed)
-        with self.process.database.write() as connection:
-            return kept.add(connection, account)
-
     def accounts(self) -> list[Account]:
         with self.process.database.read() as connection:
             return kept.newest(connection, limit=100)
 
     def take(self, **fields: Any) -> UUID:
         """Hand a mail over and let it be taken into the ledger."""
-        given = {"from_": "shop@shop.example", "to": "anna@client.example", "subject": "Order 7", "text": "Thank you"}
         with Producer(self.settings.broker_url, public_key=public_key(self.settings)) as producer:
-            mail_id = producer.enqueue(Mail(**given | fields))
+            mail_id = producer.enqueue(order(**fields))
         self.redis.delete(names.QUEUE_ACCEPT)
         accept(self.process, [str(mail_id)])
         return mail_id
-
-    def change(self, table: str, row_id: UUID, **values: Any) -> None:
-        """Edit a row behind Postroom's back."""
-        target = metadata.tables[table]
-        with self.process.database.write() as connection:
-            changed = connection.execute(update(target).where(target.c.id == row_id).values(values))
-        assert changed.rowcount == 1
 
     def nudged(self, queue: str) -> list[tuple[str, list[Any]]]:
         """The tasks that wait in a queue, as (name, arguments)."""
@@ -205,26 +173,20 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("ca"))
 
 
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated SQLite to copy."""
-    path = tmp_path_factory.mktemp("migrated") / "postroom.db"
-    migrate(f"sqlite:///{path}")
-    return path
-
-
 @pytest.fixture
 def house(
-    tmp_path: Path, redis_server: RedisServer, migrated: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, data_dir: Path, redis_server: RedisServer, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[House]:
     """Not migrated folders and other faults are made of it by removing things."""
-    folder = tmp_path / "data"
-    for name, value in {"DATA_DIR": str(folder), "BROKER_URL": redis_server.url, **SMTP_TIMEOUTS}.items():
+    settings = {"DATA_DIR": data_dir, "BROKER_URL": redis_server.url, **SMTP_TIMEOUTS}
+    if not database_url.startswith("sqlite"):  # which is the default
+        settings["DATABASE_URL"] = database_url
+    for name, value in settings.items():
         monkeypatch.setenv(f"POSTROOM_{name.upper()}", str(value))
     monkeypatch.chdir(tmp_path)
     # The worker lives in the process whose stdout the command's is: what it logs must not be taken for that.
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
-    house = House(folder, redis_server, migrated)
+    house = House(redis_server)
     yield house
     house.close()
     structlog.reset_defaults()

@@ -22,7 +22,7 @@ PASSWORD = "right horse"
 
 @pytest.fixture
 def account(house: Any, mailbox: AiosmtpdServer) -> Any:
-    return house.add(mailbox, security=Security.STARTTLS, auth=Auth.PLAIN, login=LOGIN, password=PASSWORD)
+    return house.add_account(mailbox, security=Security.STARTTLS, auth=Auth.PLAIN, login=LOGIN, password=PASSWORD)
 
 
 @pytest.fixture
@@ -115,7 +115,9 @@ def test_a_change_keeps_the_health_that_a_worker_noted_meanwhile(house: Any, acc
 
 
 def test_an_edit_may_not_make_two_of_one(house: Any, account: Any, mailbox: AiosmtpdServer) -> None:
-    twin = house.add(mailbox, security=Security.STARTTLS, auth=Auth.PLAIN, login=LOGIN, password="x", owner="crm-7")
+    twin = house.add_account(
+        mailbox, security=Security.STARTTLS, auth=Auth.PLAIN, login=LOGIN, password="x", owner="crm-7"
+    )
     result = house.run("account", "edit", str(twin.id), "--owner", "")
     assert result.code == 1
     assert str(account.id) in result.err
@@ -151,7 +153,7 @@ def test_mail_waiting_under_the_old_address_does_not_leave_by_the_changed_accoun
 
 @pytest.mark.usefixtures("worker")
 def test_a_password_moved_to_another_account_does_not_open(house: Any, account: Any, mailbox: AiosmtpdServer) -> None:
-    other = house.add(
+    other = house.add_account(
         mailbox, "other@shop.example", security=Security.STARTTLS, auth=Auth.PLAIN, login=LOGIN, password="other"
     )
     house.change("accounts", account.id, password=other.password)
@@ -189,7 +191,7 @@ def test_proving_again_makes_an_account_healthy(house: Any, account: Any) -> Non
 
 
 def test_mail_of_a_deactivated_account_is_chosen_anew(house: Any, account: Any, mailbox: AiosmtpdServer) -> None:
-    spare = house.add(mailbox, login="spare", priority=5)
+    spare = house.add_account(mailbox, login="spare", priority=5)
     waiting = [house.take() for _ in range(3)]
     house.redis.delete(names.QUEUE_DRAIN)
     result = house.run("account", "deactivate", str(account.id), "--json")
@@ -214,7 +216,7 @@ def test_more_mail_than_one_transaction_takes_is_chosen_anew(
     house: Any, smtp: ScriptedSMTP, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("postroom.worker.lanes._CHUNK", 2)
-    house.add(smtp)
+    house.add_account(smtp)
     waiting = [house.take() for _ in range(5)]
     assert house.run("account", "deactivate", LOGIN).code == 0
     assert {house.mail(each)["state"] for each in waiting} == {"held"}
@@ -238,7 +240,7 @@ def test_switching_works_while_redis_is_away(house: Any, account: Any, monkeypat
 
 
 def test_an_address_that_several_accounts_have_is_no_name(house: Any, account: Any, mailbox: AiosmtpdServer) -> None:
-    other = house.add(mailbox, login="other")
+    other = house.add_account(mailbox, login="other")
     result = house.run("account", "show", LOGIN)
     assert result.code == 1
     assert str(account.id) in result.err
@@ -256,9 +258,9 @@ def test_an_account_that_is_not_there_is_said(house: Any, command: str) -> None:
 
 def test_accounts_are_listed_newest_first_and_filtered(house: Any, smtp: ScriptedSMTP) -> None:
     ids = [
-        str(house.add(smtp, "a@shop.example").id),
-        str(house.add(smtp, "b@shop.example", owner="crm-7").id),
-        str(house.add(smtp, "c@shop.example", active=False).id),
+        str(house.add_account(smtp, "a@shop.example").id),
+        str(house.add_account(smtp, "b@shop.example", owner="crm-7").id),
+        str(house.add_account(smtp, "c@shop.example", active=False).id),
     ]
 
     def listed(*words: str) -> list[str]:

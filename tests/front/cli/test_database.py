@@ -4,9 +4,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from postroom.config.database import Database
+from servers.databases import Databases, on_postgresql, on_sqlite
 
 COMMANDS = [
     ["account", "list"],
@@ -26,6 +27,7 @@ def _remove(house: Any) -> Any:
     return path
 
 
+@on_sqlite
 @pytest.mark.parametrize("words", COMMANDS)
 def test_without_a_database_it_is_said_and_none_is_made(house: Any, words: list[str]) -> None:
     path = _remove(house)
@@ -38,9 +40,16 @@ def test_without_a_database_it_is_said_and_none_is_made(house: Any, words: list[
 
 
 @pytest.mark.parametrize("words", COMMANDS)
-def test_an_empty_database_is_said(house: Any, words: list[str]) -> None:
-    _remove(house).touch()
-    result = house.run(*words)
+def test_an_empty_database_is_said(
+    house: Any, words: list[str], database_url: str, databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if database_url.startswith("sqlite"):
+        _remove(house).touch()
+        result = house.run(*words)
+    else:
+        with databases.empty("postgresql", house.folder) as url:
+            monkeypatch.setenv("POSTROOM_DATABASE_URL", url)
+            result = house.run(*words)
     assert result.code == 1
     assert "empty" in result.err
     assert "postroom migrate" in result.err
@@ -58,6 +67,7 @@ def test_another_releases_schema_is_said(house: Any) -> None:
     assert "postroom migrate" in result.err
 
 
+@on_sqlite
 def test_a_file_that_is_no_database_is_said(house: Any) -> None:
     _remove(house).write_bytes(b"not a database at all, but long enough to be looked at\n" * 100)
     result = house.run("mail", "list")
@@ -65,8 +75,9 @@ def test_a_file_that_is_no_database_is_said(house: Any) -> None:
     assert "POSTROOM_DATABASE_URL" in result.err
 
 
+@on_sqlite
 def test_a_folder_that_cannot_be_written_is_said(house: Any, smtp: Any) -> None:
-    house.add(smtp)
+    house.add_account(smtp)
     house.process.close()
     lock = house.folder / "postroom.db.write-lock"
     lock.unlink()
@@ -74,3 +85,28 @@ def test_a_folder_that_cannot_be_written_is_said(house: Any, smtp: Any) -> None:
     result = house.run("account", "deactivate", "shop@shop.example")
     assert result.code == 1
     assert str(lock) in result.err
+
+
+@on_postgresql
+@pytest.mark.parametrize(
+    ("words", "wrong", "said"),
+    [
+        *((words, {"query": {"host": "/nowhere"}}, "/nowhere") for words in COMMANDS),
+        (["migrate"], {"query": {"host": "/nowhere"}}, "/nowhere"),
+        (["mail", "list"], {"database": "postroom_none"}, '"postroom_none" does not exist'),
+        (["mail", "list"], {"username": "nobody", "password": "s3cret"}, '"nobody" does not exist'),
+        (["mail", "list"], {"query": {"host": "no-such-host.invalid"}}, "no-such-host.invalid"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_server_that_cannot_be_used_is_said(
+    house: Any, monkeypatch: pytest.MonkeyPatch, words: list[str], wrong: dict[str, Any], said: str
+) -> None:
+    url = make_url(house.settings.database).set(**wrong).render_as_string(hide_password=False)
+    monkeypatch.setenv("POSTROOM_DATABASE_URL", url)
+    result = house.run(*words)
+    assert (result.code, result.out) == (1, "")
+    assert "POSTROOM_DATABASE_URL" in result.err
+    assert said in result.err
+    assert "Traceback" not in result.err
+    assert "s3cret" not in result.err

@@ -22,7 +22,7 @@ def _listed(house: Any, *words: str) -> list[str]:
 
 
 def test_mails_are_listed_newest_first_in_their_shape(house: Any, smtp: ScriptedSMTP) -> None:
-    account = house.add(smtp)
+    account = house.add_account(smtp)
     template = {"name": "order", "locale": "ru", "version": "3", "meta": {"site": "s1"}}
     first = house.take(template=template, tags=["vip"], owner=None, priority="high")
     second = house.take(subject="Заказ 8")
@@ -39,7 +39,7 @@ def test_mails_are_listed_newest_first_in_their_shape(house: Any, smtp: Scripted
 
 
 def test_every_filter_narrows(house: Any, smtp: ScriptedSMTP) -> None:
-    account = house.add(smtp)
+    account = house.add_account(smtp)
     plain = str(house.take())
     other = str(
         house.take(
@@ -85,7 +85,7 @@ def test_what_cannot_be_filtered_by_is_a_usage_error(house: Any, words: list[str
 
 
 def test_show_has_the_recipients_and_the_attempts(house: Any, smtp: ScriptedSMTP) -> None:
-    account = house.add(smtp)
+    account = house.add_account(smtp)
     mail_id = house.take(to=["anna@client.example", "rcpt-550-5.1.1@client.example"], bcc=["boss@shop.example"])
     drain(house.process, account.id)
     mail = house.mail(mail_id)
@@ -106,7 +106,7 @@ def test_show_has_the_recipients_and_the_attempts(house: Any, smtp: ScriptedSMTP
 
 
 def test_cancel_takes_a_mail_back_once(house: Any, smtp: ScriptedSMTP) -> None:
-    house.add(smtp)
+    house.add_account(smtp)
     mail_id = str(house.take())
     assert house.run("mail", "cancel", mail_id, "--json").json["state"] == "cancelled"
     again = house.run("mail", "cancel", mail_id)
@@ -115,7 +115,7 @@ def test_cancel_takes_a_mail_back_once(house: Any, smtp: ScriptedSMTP) -> None:
 
 
 def test_resend_queues_a_failed_mail_and_nudges(house: Any, smtp: ScriptedSMTP) -> None:
-    account = house.add(smtp)
+    account = house.add_account(smtp)
     mail_id = str(house.take(to="rcpt-550-5.1.1-once@client.example"))
     drain(house.process, account.id)
     assert house.mail(mail_id)["state"] == "failed"
@@ -133,7 +133,7 @@ def test_resend_queues_a_failed_mail_and_nudges(house: Any, smtp: ScriptedSMTP) 
 )
 def test_resolve_says_what_became_of_an_uncertain_mail(house: Any, word: str, state: str, copies: int) -> None:
     with ScriptedSMTP(on={".": Lost()}) as server:
-        account = house.add(server)
+        account = house.add_account(server)
         mail_id = str(house.take(on_uncertain="hold"))
         drain(house.process, account.id)
     assert house.mail(mail_id)["reason"] == "uncertain"
@@ -156,7 +156,7 @@ def test_an_id_that_is_none_and_one_that_is_nobodys(house: Any, command: str) ->
 
 
 def test_a_strangers_control_characters_reach_no_terminal(house: Any, smtp: ScriptedSMTP) -> None:
-    house.add(smtp)
+    house.add_account(smtp)
     mail_id = str(house.take(subject="a\x1b]0;owned\x07b\x9bc [red]d[/red]"))
     for words in (
         ["mail", "list"],
@@ -174,11 +174,11 @@ def test_a_strangers_control_characters_reach_no_terminal(house: Any, smtp: Scri
 
 
 def test_explain_gives_a_verdict_on_every_account(house: Any, smtp: ScriptedSMTP) -> None:
-    chosen = house.add(smtp, priority=1)
-    spare = house.add(smtp, priority=2, login="spare")
-    other = house.add(smtp, "other@shop.example")
-    asleep = house.add(smtp, active=False, login="asleep")
-    owned = house.add(smtp, owner="crm-7", login="owned")
+    chosen = house.add_account(smtp, priority=1)
+    spare = house.add_account(smtp, priority=2, login="spare")
+    other = house.add_account(smtp, "other@shop.example")
+    asleep = house.add_account(smtp, active=False, login="asleep")
+    owned = house.add_account(smtp, owner="crm-7", login="owned")
     result = house.run("explain", "--from", "Shop@shop.example", "--json").json
     assert result.keys() >= {"chosen", "verdicts"}
     assert result["chosen"] == str(chosen.id)
@@ -197,7 +197,7 @@ def test_explain_gives_a_verdict_on_every_account(house: Any, smtp: ScriptedSMTP
 
 
 def test_explain_tells_why_a_mail_is_held(house: Any, smtp: ScriptedSMTP) -> None:
-    house.add(smtp)
+    house.add_account(smtp)
     mail_id = str(house.take(owner="crm-9"))
     result = house.run("mail", "explain", mail_id, "--json").json
     assert (result["chosen"], result["held"]) == (None, "sender_not_confirmed")
@@ -207,7 +207,7 @@ def test_explain_tells_why_a_mail_is_held(house: Any, smtp: ScriptedSMTP) -> Non
 
 
 def test_explain_knows_who_refused_this_mails_from(house: Any, smtp: ScriptedSMTP) -> None:
-    account = house.add(smtp, "mail-553-5.7.1@shop.example")
+    account = house.add_account(smtp, "mail-553-5.7.1@shop.example")
     mail_id = str(house.take(from_="mail-553-5.7.1@shop.example"))
     drain(house.process, account.id)
     assert house.mail(mail_id)["reason"] == "sender_refused"

@@ -27,7 +27,7 @@ def test_a_rejected_job_is_listed_and_shown(house: Any) -> None:
 
 
 def test_a_replayed_job_goes_its_way(house: Any, smtp: ScriptedSMTP, monkeypatch: Any) -> None:
-    house.add(smtp)
+    house.add_account(smtp)
     with monkeypatch.context() as patch:
         patch.setattr("postroom.worker.accept._from", _refuse)
         mail_id = house.take()

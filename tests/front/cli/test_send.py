@@ -10,6 +10,7 @@ import pytest
 
 from postroom.config.vault import Ring
 from postroom.producer import names
+from servers.databases import on_sqlite
 from servers.scripted_smtp import ScriptedSMTP
 
 FROM_TO = ("--from", "Shop <shop@shop.example>", "--to", "anna@client.example")
@@ -121,7 +122,7 @@ def test_with_a_worker_the_state_is_the_ledgers(house: Any) -> None:
 
 @pytest.mark.usefixtures("worker")
 def test_waiting_ends_when_it_was_sent(house: Any, smtp: ScriptedSMTP) -> None:
-    house.add(smtp)
+    house.add_account(smtp)
     result = house.run("send", *FROM_TO, "--subject", "x", "--text", "x", "--wait", "--json")
     assert (result.code, result.json["state"]) == (0, "sent"), result.err
     assert len(smtp.accepted) == 1
@@ -138,7 +139,7 @@ def test_waiting_ends_when_it_was_sent(house: Any, smtp: ScriptedSMTP) -> None:
 def test_waiting_ends_with_1_and_the_servers_words(
     house: Any, smtp: ScriptedSMTP, to: str, state: str, said: str
 ) -> None:
-    house.add(smtp)
+    house.add_account(smtp)
     words = ("--from", "shop@shop.example", "--to", to, "--subject", "x", "--text", "x")
     result = house.run("send", *words, "--wait", "--json")
     assert (result.code, result.json["state"]) == (1, state)
@@ -160,7 +161,7 @@ def test_waiting_without_a_worker_says_so_in_the_end(house: Any, monkeypatch: py
 
 @pytest.mark.usefixtures("worker")
 def test_a_key_used_with_another_body_is_rejected_and_said(house: Any, smtp: ScriptedSMTP) -> None:
-    house.add(smtp)
+    house.add_account(smtp)
     keyed = (*FROM_TO, "--subject", "x", "--key", "order-7", "--wait", "--json")
     first = house.run("send", *keyed, "--text", "one")
     again = house.run("send", *keyed, "--text", "one")
@@ -172,6 +173,7 @@ def test_a_key_used_with_another_body_is_rejected_and_said(house: Any, smtp: Scr
     assert len(smtp.accepted) == 1
 
 
+@on_sqlite
 def test_a_site_without_a_database_can_send_but_not_wait(house: Any) -> None:
     for file in house.folder.glob("postroom.db*"):
         file.unlink()
