@@ -40,6 +40,7 @@ class AiosmtpdServer:
         certificate: server-side TLS context. With it STARTTLS is required before anything else, or, with
             `implicit_tls`, the connection starts with TLS.
         login: the only login that may sign in, by PLAIN or LOGIN; with it MAIL needs AUTH.
+        own_address_only: MAIL takes no address but the login (553 5.7.1).
         refuse: recipient → the whole reply that RCPT gets for it.
 
     Attributes:
@@ -53,8 +54,10 @@ class AiosmtpdServer:
         implicit_tls: bool = False,
         login: str | None = None,
         password: str = "",
+        own_address_only: bool = False,
         refuse: dict[str, str] | None = None,
         size_bytes: int = 33_554_432,
+        smtputf8: bool = False,
     ) -> None:
         self.host = "127.0.0.1"
         self.port = 0
@@ -63,21 +66,27 @@ class AiosmtpdServer:
         self._implicit_tls = implicit_tls
         self._login = login
         self._password = password
+        self._own_address_only = own_address_only
         self._refuse = refuse or {}
         self._size_bytes = size_bytes
+        self._smtputf8 = smtputf8
         self._changed = threading.Condition()
-        self._loop = asyncio.new_event_loop()
-        self._tasks: set[SMTP] = set()
 
     def __enter__(self) -> Self:
-        self._listener = socket.create_server((self.host, 0), backlog=512)
+        self.start()
+        return self
+
+    def start(self) -> None:
+        """Starts it, again on the same port."""
+        self._loop = asyncio.new_event_loop()
+        self._tasks: set[SMTP] = set()
+        self._listener = socket.create_server((self.host, self.port), backlog=512)
         self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or EHLO's reply waits 40 ms
         self.port = self._listener.getsockname()[1]
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), name="aiosmtpd", daemon=True)
         self._thread.start()
         started.wait(5)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -98,6 +107,15 @@ class AiosmtpdServer:
             return list(self.received)
 
     # -- aiosmtpd's hooks
+
+    async def handle_MAIL(  # noqa: N802 - aiosmtpd's name
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if self._own_address_only and address != self._login:
+            return f"553 5.7.1 <{address}>: Sender address rejected: not owned by user {self._login}"
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 2.1.0 OK"
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
         self, _server: SMTP, _session: Session, envelope: Envelope, address: str, options: list[str]
@@ -143,6 +161,7 @@ class AiosmtpdServer:
                 self,
                 hostname="aiosmtpd.example",
                 data_size_limit=self._size_bytes,
+                enable_SMTPUTF8=self._smtputf8,
                 tls_context=starttls,
                 require_starttls=starttls is not None,
                 auth_required=self._login is not None,
