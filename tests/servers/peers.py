@@ -51,7 +51,7 @@ class Peer(ABC):
             server.start()
 
     def letters_to(self, recipient: str, count: int = 1, timeout_seconds: float = 10) -> list[bytes]:
-        """Waits for so many letters to a recipient, and returns all that came, as they were sent, oldest first."""
+        """Waits for so many letters to a recipient, and returns all that came, as they were sent, in any order."""
         deadline = time.monotonic() + timeout_seconds
         while len(letters := [letter for whom, letter in self._arrived() if recipient in whom]) < count:
             assert time.monotonic() < deadline, f"{len(letters)} of {count} letters came"

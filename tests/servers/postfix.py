@@ -152,7 +152,9 @@ class PostfixServer:
         self._end(signal.SIGKILL)
 
     def delivered(self) -> list[bytes]:
-        """The letters delivered until now, oldest first: with Postfix's own headers on top, and LF at line ends."""
+        """The letters delivered until now, oldest delivery first (a queue keeps no order), Postfix's own headers on top
+        and LF at line ends.
+        """
         letters = (self._folder / "mail" / "inbox" / "new").glob("*")
         return [path.read_bytes() for path in sorted(letters, key=lambda path: path.stat().st_mtime_ns)]
 

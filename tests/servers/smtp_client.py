@@ -4,9 +4,14 @@ import ssl
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+import pytest
+
 from postroom.config.settings import Settings
 from postroom.config.states import Auth, Security
+from postroom.worker.smtp.errors import OpenFailed
 from postroom.worker.smtp.server import Client, Server, Timeouts
+from postroom.worker.smtp.session import Session
+from servers.scripted_smtp import ScriptedSMTP
 
 LETTER: Final = b"From: a@shop.example\r\nTo: b@client.example\r\nSubject: hello\r\n\r\nHello\r\n"
 
@@ -47,3 +52,11 @@ def client_with(tls: ssl.SSLContext, seconds: float) -> Client:
 def permitted() -> bool:
     """The permit of a ledger that is well."""
     return True
+
+
+def failure(server: ScriptedSMTP, client: Client, **settings: object) -> OpenFailed:
+    """How opening a session on that server fails; the server has no connection left then."""
+    with pytest.raises(OpenFailed) as caught:
+        Session.open(account(server, **settings), client)
+    server.wait_connections_closed()
+    return caught.value

@@ -1,6 +1,5 @@
 """Opening a session, step by step, and every way in which a step can fail."""
 
-import re
 import socket
 import threading
 import time
@@ -10,21 +9,14 @@ import pytest
 
 from postroom.config.states import Effect, Scope, Security
 from postroom.worker.smtp import network, opening
-from postroom.worker.smtp.server import Client, default_hello_name, tls_context
+from postroom.worker.smtp.server import Client, default_hello_name
 from postroom.worker.smtp.session import OpenFailed, Session, Step
 from servers.certificates import Certificates
 from servers.scripted_smtp import Drop, Extra, Fault, Fragments, Hang, Reply, ScriptedSMTP
-from servers.smtp_client import At, account
+from servers.smtp_client import At, account, failure
 
 Scripted = Callable[..., ScriptedSMTP]
 Opened = Callable[..., Session]
-
-
-def failure(server: ScriptedSMTP, client: Client, **settings: object) -> OpenFailed:
-    with pytest.raises(OpenFailed) as caught:
-        Session.open(account(server, **settings), client)
-    server.wait_connections_closed()
-    return caught.value
 
 
 def test_plain_session_knows_what_the_server_offers(scripted: Scripted, opened: Opened) -> None:
@@ -116,68 +108,6 @@ def test_plain_text_after_starttls_is_an_attack(
     error = failure(server, patient, security=Security.STARTTLS)
     assert error.step == "starttls"
     assert "plain text" in str(error)
-
-
-@pytest.mark.parametrize("security", [Security.STARTTLS, Security.TLS])
-@pytest.mark.parametrize(
-    ("which", "hint"),
-    [
-        ("expired", "expired"),
-        ("other_name", "another name|does not name this IP"),
-        ("untrusted", "POSTROOM_SMTP_CA_FILE"),
-    ],
-)
-def test_a_bad_certificate_is_refused(  # noqa: PLR0917 - fixtures and parameters
-    scripted: Scripted, patient: Client, certificates: Certificates, security: Security, which: str, hint: str
-) -> None:
-    server = scripted(certificate=getattr(certificates, which), implicit_tls=security is Security.TLS)
-    error = failure(server, patient, security=security, login="u", password="p")
-    assert error.step == "tls"
-    assert error.verdict is None
-    assert re.search(hint, error.hint)
-    assert not any(line.startswith("AUTH") for line in server.commands)
-
-
-def test_a_certificate_for_another_host_name(scripted: Scripted, patient: Client, certificates: Certificates) -> None:
-    server = scripted(certificate=certificates.other_name, implicit_tls=True)
-    error = failure(server, patient, security=Security.TLS, host="localhost")
-    assert "made out to another name" in error.hint
-
-
-def test_without_our_ca_file_our_ca_is_not_trusted(
-    scripted: Scripted, patient: Client, certificates: Certificates
-) -> None:
-    server = scripted(certificate=certificates.good, implicit_tls=True)
-    stranger = Client("client.example", patient.timeouts, tls_context())
-    error = failure(server, stranger, security=Security.TLS)
-    assert "POSTROOM_SMTP_CA_FILE" in error.hint
-
-
-def test_tls_on_a_plain_port(scripted: Scripted, patient: Client) -> None:
-    error = failure(scripted(), patient, security=Security.TLS)
-    assert error.step == "tls"
-    assert "plain text" in error.what
-    assert "starttls" in error.hint
-
-
-@pytest.mark.parametrize("security", [Security.NONE, Security.STARTTLS])
-@pytest.mark.parametrize("trusted", [True, False])
-def test_plain_on_a_tls_port_is_found_out_long_before_the_greeting_times_out(  # noqa: PLR0917 - fixtures and parameters
-    scripted: Scripted,
-    patient: Client,
-    certificates: Certificates,
-    monkeypatch: pytest.MonkeyPatch,
-    security: Security,
-    trusted: bool,
-) -> None:
-    monkeypatch.setattr(opening, "_SUSPICIOUS_SILENCE_SECONDS", 0.2)
-    certificate = certificates.good if trusted else certificates.untrusted
-    server = scripted(certificate=certificate, implicit_tls=True)
-    began = time.monotonic()
-    error = failure(server, patient, security=security)
-    assert time.monotonic() - began < 4
-    assert error.step == "greeting"
-    assert "set security tls" in error.hint
 
 
 def test_a_slow_greeting_is_waited_for(

@@ -115,11 +115,12 @@ def test_a_letter_arrives_byte_for_byte(peer: Peer, session: Session, recipient:
     assert session.reusable
 
 
-def test_many_mails_go_over_one_session_in_order_and_once_each(peer: Peer, session: Session, recipient: str) -> None:
+def test_many_mails_go_over_one_session_once_each(peer: Peer, session: Session, recipient: str) -> None:
     contents = [letter(f"number {number}") for number in range(20)]
     for content in contents:
         assert send(session, recipient, content=content).outcome is Outcome.ACCEPTED
-    assert peer.letters_to(recipient, len(contents)) == contents
+    arrived = peer.letters_to(recipient, len(contents))
+    assert sorted(arrived) == sorted(contents)  # what comes out of Postfix's queue is in no order
 
 
 def test_one_of_several_recipients_is_refused(peer: Peer, session: Session, recipient: str) -> None:
@@ -220,7 +221,8 @@ def test_a_server_restarted_between_mails_is_noticed_before_the_next(
         assert send(session, recipient, content=letter(f"number {number}")).outcome is Outcome.ACCEPTED
         pool.give_back((1, 1), session)
         assert pool.idle_count == 1
+        assert len(peer.letters_to(recipient, number + 1)) == number + 1
         if number == 0:
             peer.restart()
     pool.close_all()
-    assert peer.letters_to(recipient, 2) == [letter("number 0"), letter("number 1")]
+    assert sorted(peer.letters_to(recipient)) == [letter("number 0"), letter("number 1")]
