@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     Connection,
@@ -23,7 +23,6 @@ from sqlalchemy import (
     cast,
     create_engine,
     event,
-    exc,
     literal,
     make_url,
     types,
@@ -32,12 +31,23 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
+from postroom.config.away import leave_a_standby
 from postroom.producer.errors import SettingsInvalid
 
 if TYPE_CHECKING:
     import alembic.config
 
-_WRITES = "postroom_writes"
+_WRITES: Final = "postroom_writes"
+_BUSY_SECONDS: Final = 30
+
+_BOUNDED_WAITS: Final = {
+    "connect_timeout": "10",
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+"""libpq's options that keep a thread from waiting for a server that fell silent; what the URL says goes before."""
 
 
 class Moment(types.TypeDecorator[datetime]):
@@ -142,10 +152,11 @@ class Database:
 
     Args:
         url: SQLAlchemy URL, ``sqlite:///path`` or ``postgresql+psycopg://…``.
-        connections: how many connections this process may hold at once.
+        connections: how many connections this process holds at most. Threads that find none free wait for one: what
+            is done over one takes milliseconds.
     """
 
-    def __init__(self, url: str, *, connections: int = 20) -> None:
+    def __init__(self, url: str, *, connections: int = 8) -> None:
         self.url = url
         parsed = make_url(url)
         if parsed.drivername == "postgres":
@@ -154,7 +165,9 @@ class Database:
         if parsed.get_backend_name() == "sqlite":
             if not parsed.database or parsed.database == ":memory:":
                 raise SettingsInvalid("POSTROOM_DATABASE_URL: SQLite needs a file, since several processes share it")
-            self.engine = create_engine(parsed, pool_size=connections, connect_args={"timeout": 30})
+            self.engine = create_engine(
+                parsed, pool_size=connections, max_overflow=0, connect_args={"timeout": _BUSY_SECONDS}
+            )
             self._turn = _FileTurn(Path(f"{parsed.database}.write-lock"))
             _set_up_sqlite(self.engine)
         elif parsed.get_backend_name() != "postgresql":
@@ -164,7 +177,11 @@ class Database:
         else:
             if parsed.drivername == "postgresql":
                 parsed = parsed.set(drivername="postgresql+psycopg")
-            self.engine = create_engine(parsed, pool_size=connections, max_overflow=0)
+            bounded = {name: value for name, value in _BOUNDED_WAITS.items() if name not in parsed.query}
+            self.engine = create_engine(
+                parsed.update_query_dict(bounded), pool_size=connections, max_overflow=0, pool_pre_ping=True
+            )
+            event.listen(self.engine, "handle_error", leave_a_standby)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -196,13 +213,6 @@ def _set_up_sqlite(engine: Engine) -> None:
     def _begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get(_WRITES)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-
-def is_away(error: BaseException) -> bool:
-    """Whether the database, and not the statement, is the trouble: gone, locked, full or read-only."""
-    if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
-        return True
-    return isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError | OSError)
 
 
 def insert_new(table: Table, connection: Connection) -> Any:

@@ -18,7 +18,8 @@ import redis
 import structlog
 from sqlalchemy import Connection, insert, select
 
-from postroom.config.database import insert_new, is_away, now
+from postroom.config.away import is_away
+from postroom.config.database import insert_new, now
 from postroom.config.states import HeldReason, MailState, OnUncertain, PriorityRank, RecipientState
 from postroom.config.tables import letters, mails, recipients, rejects
 from postroom.producer import names

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import structlog
 from sqlalchemy import Connection, exc
 
-from postroom.config.database import Database, is_away
+from postroom.config.away import is_away
+from postroom.config.database import Database
 
 T = TypeVar("T")
 R = TypeVar("R")
