@@ -1,5 +1,8 @@
 """Replies and what they mean: design §8's table, the providers' own ways, waits, and replies pasted by people."""
 
+import contextlib
+import re
+import time
 import timeit
 import tomllib
 from pathlib import Path
@@ -10,7 +13,8 @@ from hypothesis import strategies as st
 
 from postroom.config.states import Effect, Outcome, Scope
 from postroom.worker.smtp import replies
-from postroom.worker.smtp.replies import Reply, Verdict, classify, named_wait, parse_pasted, reply_of
+from postroom.worker.smtp.pasted import parse_pasted
+from postroom.worker.smtp.replies import Reply, Verdict, classify, named_wait, reply_of
 
 
 def verdict(text: str, command: str = "") -> Verdict:
@@ -121,6 +125,11 @@ def test_a_failure_has_no_wait() -> None:
     assert classify(Reply(554, "5.6.0", "try again in 300 seconds", ".")).wait_seconds is None
 
 
+def test_a_5yz_that_says_try_again_later_loses_nothing() -> None:
+    found = classify(Reply(550, None, "Failure sending mail. Try again later, in 300 seconds", "RCPT"))
+    assert (found.outcome, found.wait_seconds) == (Outcome.DEFERRED, 300)
+
+
 @pytest.mark.parametrize(
     ("pasted", "code", "enhanced", "text"),
     [
@@ -137,10 +146,41 @@ def test_a_failure_has_no_wait() -> None:
         ("host mx.example[192.0.2.1] said: 550 5.1.1 nope (in reply)", 550, "5.1.1", "nope (in reply)"),
         ("Remote Server returned '554 5.2.252 SendAsDenied'", 554, "5.2.252", "SendAsDenied'"),
         ("smtplib.SMTPDataError: (550, b'5.7.1 no')", 550, "5.7.1", "no')"),
+        ("Diagnostic-Code: smtp; 550 5.1.1 no", 550, "5.1.1", "no"),
+        ("diagnostic-code:smtp;550-5.1.1 no\n    550 5.1.1 such user\nRemote-MTA: x", 550, "5.1.1", "no such user"),
+        ("Date: 2 Dec 2019 12:15:24\nStatus: 5.0.0\nDiagnostic-Code: X-Postfix; host b[::1] said:\n 552 5.2.2 Full",
+         552, "5.2.2", "Full"),
+        ("Status: 5.1.1\nDiagnostic-Code: X-Notes; not listed", 550, "5.1.1", "Diagnostic-Code: X-Notes; not listed"),
+        ("ssl 256 -> client: 535 5.7.8 no", 535, "5.7.8", "no"),
+        ("TLSv1.2 with cipher (256/256 bits), port 465 said: 454 4.7.1 no", 454, "4.7.1", "no"),
+        ("550 5.7.1 no, host b said: 450 4.2.0 later", 550, "5.7.1", "no, host b said: 450 4.2.0 later"),
+        ("550-a\n550 b, 550 5.1.1 c", 550, None, "a b, 550 5.1.1 c"),
+        ("452 #4.5.3 Too many recipients", 452, "4.5.3", "Too many recipients"),
+        ("550 5.1.1 Нет такого пользователя", 550, "5.1.1", "Нет такого пользователя"),
+        ("550-5.7.1 Письмо\r\n550 5.7.1 отклонено", 550, "5.7.1", "Письмо отклонено"),
     ],
 )  # fmt: skip
 def test_replies_as_people_paste_them(pasted: str, code: int, enhanced: str | None, text: str) -> None:
     assert parse_pasted(pasted) == Reply(code, enhanced, text, "")
+
+
+@pytest.mark.parametrize(
+    ("pasted", "command", "code"),
+    [
+        ("relay=mx.example[192.0.2.1]:465, said: 550 5.7.1 no (in reply to MAIL FROM command)", "MAIL", 550),
+        ("said: 554 5.7.1 no (in reply to end of DATA command)", ".", 554),
+        ("2018-12-26 X=TLS1.2:256 SMTP error from remote mail server after RCPT TO:<a@b>: host b [::1]: 550 no",
+         "RCPT", 550),
+        ("SMTP error from remote mail server after pipelined MAIL FROM:<a@b> SIZE=1726:\n 550 5.7.1 no", "MAIL", 550),
+        ("remote mail server after initial connection: host mx.example [192.0.2.1]: 554 no", "greeting", 554),
+        ("error from remote server for TEXT command, host: b.example (192.0.2.1) reason: 552 5.2.2 full", ".", 552),
+        ("response: '535 5.7.8 no', command: 'AUTH PLAIN'", "AUTH", 535),
+        ("550 no", "", 550),
+    ],
+)  # fmt: skip
+def test_a_log_tells_what_the_reply_answered(pasted: str, command: str, code: int) -> None:
+    found = parse_pasted(pasted)
+    assert (found.command, found.code) == (command, code)
 
 
 @pytest.mark.parametrize("pasted", ["", "hello", "1234 5678", "192.0.2.250", "5.7", "12:34:56"])
@@ -192,6 +232,51 @@ def test_every_rule_has_a_source_and_means_something(rule: dict[str, object]) ->
         assert rule["effect"] != "none"
     else:
         assert rule["effect"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("text", "command", "outcome", "scope"),
+    [
+        ("Ящик переполнен", "RCPT", Outcome.FAILED, Scope.RECIPIENT),
+        ("Письмо не принято", ".", Outcome.FAILED, Scope.MAIL),
+        ("メールボックスが見つかりません", "RCPT", Outcome.FAILED, Scope.RECIPIENT),
+        ("\N{REPLACEMENT CHARACTER}" * 40, "", Outcome.FAILED, Scope.MAIL),
+    ],
+)
+def test_words_that_no_rule_knows_go_by_class(text: str, command: str, outcome: Outcome, scope: Scope) -> None:
+    found = classify(reply_of(550, [text.encode()], command))
+    assert (found.outcome, found.scope, found.rule) == (outcome, scope, "class_5")
+    assert classify(reply_of(450, [text.encode()], command)).rule == "class_4"
+    assert classify(reply_of(550, [b"5.1.1 " + text.encode()], command)).rule == "no_such_recipient"
+    assert classify(reply_of(535, [text.encode("cp1251", "replace")], "AUTH")).effect is Effect.SUSPEND
+
+
+@pytest.mark.parametrize("rule", rule_table(), ids=lambda rule: str(rule["name"]))
+def test_no_pattern_repeats_without_a_bound(rule: dict[str, object]) -> None:
+    assert not re.search(r"(?<!\\)[*+]|,\}", str(rule.get("text", "")))
+
+
+def nasty_texts() -> list[str]:
+    """Half a megabyte each: what makes patterns start again and again."""
+    words = " ".join(str(rule.get("text", "")) for rule in rule_table())
+    starts = (
+        *("a", " ", "\t\n", "550 ", "550-5.1.1 ", "5.1.1 ", "try again 9 ", "retry", "greylist "),
+        *("recipient ", "client host ", "relaying to ", "mailbox ", "said: ", "exceeded ", words),
+        *("Diagnostic-Code: smtp;\n ", "remote mail server after "),
+    )
+    return [(start * (500_000 // len(start) + 1))[:500_000] for start in starts]
+
+
+@pytest.mark.parametrize("text", nasty_texts(), ids=lambda text: repr(text[:12]))
+@pytest.mark.parametrize("code", [450, 550])
+def test_half_a_megabyte_of_malice_costs_little(text: str, code: int) -> None:
+    began = time.process_time()
+    classify(reply_of(code, [text.encode()], "RCPT"))
+    classify(reply_of(code, text.encode().split(b"\n"), ""))
+    classify(parse_pasted(f"{code} {text}"))
+    with contextlib.suppress(ValueError):
+        parse_pasted(text)
+    assert time.process_time() - began < 2
 
 
 def test_rule_names_are_unique() -> None:

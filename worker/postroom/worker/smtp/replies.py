@@ -12,13 +12,11 @@ from postroom.config.states import Effect, Outcome, Scope
 
 _TEXT_KEPT_CHARACTERS: Final = 2000
 _LONGEST_WAIT_SECONDS: Final = 86_400.0
-_ENHANCED = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?=\s|$)\s*")
+_ENHANCED = re.compile(r"#?([245])\.(\d{1,3})\.(\d{1,3})(?=\s|$)\s*")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-_WAIT_CLOCK = re.compile(
-    r"(?:again|retry|wait|back|after|greylist\w*)\D{0,40}?\b(\d{1,2}):(\d\d):(\d\d)\b", re.IGNORECASE
-)
+_WAIT_CLOCK = re.compile(r"(?:again|retry|wait|back|after|greylist)\D{0,40}?\b(\d{1,2}):(\d\d):(\d\d)\b", re.IGNORECASE)
 _WAIT = re.compile(
-    r"(?:again|retry\w*|wait|back|greylist\w*|graylist\w*|deferred|delayed)\D{0,40}?\b(\d{1,6})\s*"
+    r"(?:again|retry|wait|back|gr[ae]ylist|deferred|delayed)\D{0,40}?\b(\d{1,6})\s{0,9}"
     r"(s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?)\b",
     re.IGNORECASE,
 )
@@ -69,7 +67,13 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule of `replies.toml`; every condition given must hold."""
+    """One rule of `replies.toml`; every condition given must hold.
+
+    Attributes:
+        name: what `Verdict.rule` says.
+        provider: whose words these are; empty where anybody may say them.
+        source: where the meaning is told, and on what day that was read.
+    """
 
     name: str
     classes: frozenset[int]
@@ -78,6 +82,8 @@ class Rule:
     enhanced: re.Pattern[str] | None
     text: re.Pattern[str] | None
     verdict: Verdict
+    provider: str
+    source: str
 
     def fits(self, reply: Reply) -> bool:
         """Whether this rule is about that reply; its class was looked at before."""
@@ -128,10 +134,11 @@ def named_wait(text: str) -> float | None:
 
 def reply_of(code: int, lines: Sequence[bytes], command: str) -> Reply:
     """A reply from the texts of its lines, as bytes off the wire."""
-    return _reply(code, [line.decode("utf-8", "replace") for line in lines], command)
+    return reply_of_texts(code, [line.decode("utf-8", "replace") for line in lines], command)
 
 
-def _reply(code: int, lines: Iterable[str], command: str) -> Reply:
+def reply_of_texts(code: int, lines: Iterable[str], command: str) -> Reply:
+    """A reply from the texts of its lines, without their codes."""
     enhanced: str | None = None
     texts: list[str] = []
     for line in lines:
@@ -147,45 +154,17 @@ def _reply(code: int, lines: Iterable[str], command: str) -> Reply:
     return Reply(code, enhanced, text[:_TEXT_KEPT_CHARACTERS], command)
 
 
-_PASTED_LINE = re.compile(r"(?<![\w.])([2-5]\d\d)(?:[ -]|, ?b?['\"]|(?=\s*$))")
-_PASTED_ENHANCED = re.compile(r"(?<![\w.])([245])\.\d{1,3}\.\d{1,3}(?![\w.])")
-_CLASS_CODE: Final = {"2": 250, "4": 450, "5": 550}
-
-
-def parse_pasted(text: str) -> Reply:
-    """A reply as people paste it: one line or several, a log line, or the enhanced code alone. Its command is empty.
-
-    Raises:
-        ValueError: no reply code is in it.
-    """
-    lines = [line.strip() for line in text.replace("\\r\\n", "\n").replace("\\n", "\n").splitlines() if line.strip()]
-    code: int | None = None
-    texts: list[str] = []
-    for line in lines:
-        if code is None:
-            found = _PASTED_LINE.search(line)
-            if not found:
-                continue
-            code = int(found[1])
-            line = line[found.end() :]  # noqa: PLW2901 - what stands before the reply is somebody's log
-        else:
-            line = re.sub(rf"^{code}[ -]", "", line)  # noqa: PLW2901 - each line of a reply repeats its code
-        # Several lines that were joined on the way: "550-5.1.1 No 550 5.1.1 such user".
-        texts.extend(re.split(rf"\s{code}[ -](?=[245]\.\d{{1,3}}\.\d)", line))
-    if code is None:
-        found = _PASTED_ENHANCED.search(text)
-        if not found:
-            raise ValueError('no reply code in this text; paste it whole, such as "550 5.1.1 User unknown"')
-        return _reply(_CLASS_CODE[found[1]], [text[found.start() :]], "")
-    return _reply(code, texts, "")
-
-
 @cache
 def rules() -> dict[int, tuple[Rule, ...]]:
     """The rules of `replies.toml` by class of code (4, 5), compiled once a process."""
     with (Path(__file__).with_name("replies.toml")).open("rb") as file:
         every = [_rule(entry) for entry in tomllib.load(file)["rule"]]
     return {of_class: tuple(rule for rule in every if of_class in rule.classes) for of_class in (4, 5)}
+
+
+def rule_named(name: str) -> Rule | None:
+    """The rule of that name; None for the fallbacks, which are no rules."""
+    return next((rule for of_class in rules().values() for rule in of_class if rule.name == name), None)
 
 
 def _rule(entry: dict[str, Any]) -> Rule:
@@ -206,6 +185,8 @@ def _rule(entry: dict[str, Any]) -> Rule:
             wait_seconds=entry.get("wait_seconds"),
             hint=entry.get("hint", ""),
         ),
+        provider=entry.get("provider", ""),
+        source=f"{entry['source']}, {entry['date']}",
     )
 
 
