@@ -111,7 +111,7 @@ def test_a_break_after_the_dot_is_uncertain(attempt: Attempt, fault: Fault, arri
     assert len(server.accepted) == arrived
 
 
-def test_a_server_that_goes_away_while_the_permit_is_asked_is_not_certain(
+def test_a_server_that_goes_away_while_the_permit_is_asked_gets_no_dot(
     scripted: Scripted, opened: Opened, hasty: Client
 ) -> None:
     server = scripted()
@@ -122,7 +122,8 @@ def test_a_server_that_goes_away_while_the_permit_is_asked_is_not_certain(
         return True
 
     delivery = session.deliver(Envelope("a@x", ("b@x",)), LETTER, permit)
-    assert delivery.outcome is Outcome.UNCERTAIN
+    assert delivery.outcome is Outcome.UNREACHED
+    assert not delivery.permitted
     assert server.accepted == []
 
 

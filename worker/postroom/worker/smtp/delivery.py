@@ -76,7 +76,7 @@ class Delivery:
         reply: the reply that decided; None where there was none, as with `trouble` and with refusals of our own.
         verdict: what that reply means, or our own refusal (rules ``size`` and ``smtputf8``).
         trouble: how the connection broke, in a few words without addresses.
-        permitted: whether the final dot was permitted.
+        permitted: whether the final dot was permitted, and went.
         stale: the connection was over before the server had judged anything of this mail, as when it closes one that
             has served long enough. Where it had served before, another may be tried at once.
         duration_seconds: of the whole, `permit` included.

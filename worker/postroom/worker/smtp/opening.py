@@ -152,6 +152,7 @@ class Opening:
             reply = self._first_reply(wire)
             if reply.code != 220:  # noqa: PLR2004 - RFC 5321 §4.3.2
                 raise self._refused("greeting", "the server does not serve us", reply)
+            self._nothing_more(wire, "greeting")
             detail.append(str(reply))
 
     def _first_reply(self, wire: Wire) -> Reply:
@@ -242,11 +243,19 @@ class Opening:
         timeout_seconds = self._timeouts.command_seconds
         try:
             wire.write(line.encode() + b"\r\n", timeout_seconds=timeout_seconds)
-            return wire.read_lines(timeout_seconds=timeout_seconds)
+            code, lines = wire.read_lines(timeout_seconds=timeout_seconds)
         except Broken as error:
             # What is not understood after AUTH may repeat what was sent, so it is not quoted.
             quoted = step == "auth" and isinstance(error, Surprise)
             raise OpenFailed(step, "the server does not speak SMTP here" if quoted else str(error)) from None
+        if step != "starttls":  # there, what follows is taken for an attack
+            self._nothing_more(wire, step)
+        return code, lines
+
+    def _nothing_more(self, wire: Wire, step: str) -> None:
+        """Refuses a server that says more than was asked: its next reply would answer the wrong command."""
+        if wire.has_unread:
+            raise OpenFailed(step, "the server said something that it was not asked")
 
     def _refused(self, step: str, what: str, reply: Reply) -> OpenFailed:
         verdict = classify(reply)

@@ -26,6 +26,7 @@ from postroom.worker.smtp.wire import Wire
 _GROUP: Final = 100
 """Commands in one write: their replies must fit the receive buffers, or both sides wait for ever (RFC 2920 §3.1)."""
 _CLOSING: Final = 421
+_UNASKED: Final = "the server said something that it was not asked"
 
 
 class _Refused(Exception):
@@ -112,17 +113,20 @@ class Transaction:
             self.needs_reset = True
             return self._result(reply=self._data)
         self._wire.write_content(stuffed(content), block_timeout_seconds=self._timeouts.block_seconds)
-        if self._wire.waiting():
-            raise Closed("the server broke off before the end of the content")
-        self._permitted = permit()
-        if not self._permitted:
+        self._still_listening()
+        if not permit():
             self.broken = True
             self._wire.close()
             return self._result(outcome=Outcome.UNREACHED, trouble="the final dot was not permitted")
+        self._still_listening()  # what it said while the permit was awaited must not pass for the answer to the dot
         return self._result(reply=self._dot())
 
+    def _still_listening(self) -> None:
+        if self._wire.waiting():
+            raise Closed("the server broke off before the final dot")
+
     def _dot(self) -> Reply:
-        self._dotted = True  # from here on a break is uncertain, even one inside the write
+        self._permitted = self._dotted = True  # from here on a break is uncertain, even one inside the write
         self._wire.write(b".\r\n", timeout_seconds=self._timeouts.block_seconds)
         reply = self._wire.read_reply(".", timeout_seconds=self._timeouts.dot_seconds)
         if 300 <= reply.code < 400:  # noqa: PLR2004 - 3yz has no meaning here
@@ -146,6 +150,8 @@ class Transaction:
         yield "DATA", b"DATA\r\n"
 
     def _envelope(self, commands: Sequence[tuple[str, bytes]]) -> None:
+        if self._wire.waiting():
+            raise Surprise(_UNASKED)
         waiting = iter(commands)
         while group := list(islice(waiting, 1 if self._lockstep else _GROUP)):
             if self._lockstep and group[0][0] == "DATA" and all(reply.code >= 400 for reply in self._rcpt):  # noqa: PLR2004
@@ -153,8 +159,19 @@ class Transaction:
             self._wire.write(b"".join(line for _, line in group), timeout_seconds=self._patience_seconds(group[0][0]))
             for verb, _ in group:
                 self._read(verb)
+            if self._wire.has_unread:
+                self._unasked()
             if self._mail is not None and not self._mail_accepted:
                 return
+
+    def _unasked(self) -> None:
+        """The server said more than was asked. A 421 takes nothing back; anything else makes every reply doubtful."""
+        words = self._wire.last_words()
+        if words is None or words.code != _CLOSING:
+            raise Surprise(_UNASKED)
+        self.broken = True
+        if self._data is None:
+            raise _Refused(words)
 
     def _patience_seconds(self, verb: str) -> float:
         timeouts = self._timeouts

@@ -1,6 +1,7 @@
 """One connection: whole replies in, bytes out, everything bounded in time and size."""
 
 import contextlib
+import re
 import select
 import socket
 import ssl
@@ -17,6 +18,7 @@ REPLY_LIMIT_BYTES: Final = 65536
 BLOCK_BYTES: Final = 262144
 """Content is written in blocks of this size, each with its own time-out."""
 _READ_BYTES: Final = 16384
+_CODE: Final = re.compile(rb"[2-5][0-9][0-9]")
 
 
 class Wire:
@@ -85,7 +87,7 @@ class Wire:
             if size > REPLY_LIMIT_BYTES:
                 raise Surprise("the server's reply has no end")
             code, separator = line[:3], line[3:4]
-            if not (code.isdigit() and b"2" <= code[:1] <= b"5" and separator in (b" ", b"-", b"")):
+            if not (_CODE.fullmatch(code) and separator in (b" ", b"-", b"")):
                 raise Surprise(f"the server does not speak SMTP here: {_shown(line)}")
             lines.append(line[4:LINE_KEPT_BYTES])
             if separator != b"-":
