@@ -114,13 +114,13 @@ def test_a_file_name_with_a_line_break_is_refused(house: House, postroom: Postro
 @pytest.mark.parametrize("where", ["text", "html", "attachment", "raw"])
 def test_a_job_of_11_mib_is_refused_at_the_call(house: House, where: str) -> None:
     large = b"x" * 11 * 1024**2
-    fields: dict[str, Any] = {
+    fields: dict[str, dict[str, Any]] = {
         "text": {"subject": "x", "text": large.decode()},
         "html": {"subject": "x", "html": large.decode()},
         "attachment": {"subject": "x", "text": "y", "attachments": [{"filename": "a.bin", "content": large}]},
         "raw": {"raw": b"From: shop@shop.example\r\n\r\n" + large},
-    }[where]
-    mail = Mail(from_="shop@shop.example", to="anna@client.example", **fields)
+    }
+    mail = Mail(from_="shop@shop.example", to="anna@client.example", **fields[where])
     with pytest.raises(MailTooLarge) as refused:
         house.producer.enqueue(mail)
     assert "the limit is 10,485,760 (POSTROOM_JOB_LIMIT_BYTES)" in str(refused.value)

@@ -256,6 +256,8 @@ def _what_to_do(error: redis.RedisError) -> str:
             return f"Redis is full ({said}): the workers must empty the inbox, or raise its maxmemory"
         case redis.exceptions.ReadOnlyError():
             return f"Redis is a read-only replica ({said}): POSTROOM_BROKER_URL must name the primary"
+        case redis.ResponseError() if said.startswith("MISCONF"):
+            return "Redis cannot write its append-only file (MISCONF): make room on its disk; it goes on by itself then"
         case redis.TimeoutError():
             return "Redis did not answer in time: is it running and not overloaded? `postroom doctor` tells"
         case _:

@@ -10,9 +10,11 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Literal
 from uuid import UUID
 
+import redis
 import structlog
 from celery import Celery, signals
 from celery.exceptions import SecurityWarning
@@ -21,7 +23,7 @@ from postroom.config import settings as configuration
 from postroom.config.settings import Settings
 from postroom.producer import names
 from postroom.producer.broker import celery_url
-from postroom.producer.errors import PostroomError
+from postroom.producer.errors import PostroomError, Refused
 from postroom.worker import logs
 from postroom.worker.accept import accept
 from postroom.worker.chores.due import due
@@ -33,6 +35,7 @@ from postroom.worker.chores.strays import strays
 from postroom.worker.drain import drain
 from postroom.worker.nudges import CeleryNudges
 from postroom.worker.process import Process
+from postroom.worker.room import wait_for_room
 from postroom.worker.verify import verify
 
 Kind = Literal["accept", "drain", "care"]
@@ -52,6 +55,9 @@ CHORES: Final[dict[str, tuple[Callable[[Process], int], float]]] = {
     "expire": (expire, 30.0),
 }
 """Each chore with its period in seconds."""
+
+RING_KEY: Final = "postroom:ring"
+"""Redis key of the ids of the keys in the private ring, as the worker that started last told them."""
 
 _ACCEPT_THREADS: Final = 2
 _CARE_THREADS: Final = 16
@@ -195,6 +201,7 @@ def run_worker(kind: Kind, settings: Settings, *, name: str | None = None) -> No
 
     Raises:
         KeyUnusable: the private ring or the front's key cannot be used; nothing was started.
+        Refused: Celery gave up, such as when Redis got full; its log says why.
     """
     worker_app = make_app(settings)
     process: Process = worker_app.postroom_process
@@ -207,10 +214,21 @@ def run_worker(kind: Kind, settings: Settings, *, name: str | None = None) -> No
     warnings.filterwarnings("ignore", category=SecurityWarning)
     _log_by(settings)
     signals.worker_shutting_down.connect(stop, weak=False)
+    logs.set_up(settings.log_level)
     try:
+        wait_for_room(process, kind)
+        _tell_keys(process)
         worker_app.worker_main(worker_argv(kind, settings, name=name))
+        if not process.stopping.is_set():  # Celery has logged why, and leaves with 0
+            raise Refused("the worker ended without being told to; start it again")
     finally:
         process.close()
+
+
+def _tell_keys(process: Process) -> None:
+    """Tell the doctor which keys can be opened here, by their ids: it may not read the private ring."""
+    with suppress(redis.RedisError):
+        process.redis.set(RING_KEY, " ".join(key_id.hex() for key_id in process.ring.keys))
 
 
 def run_scheduler(settings: Settings) -> None:

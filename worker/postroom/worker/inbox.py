@@ -17,6 +17,21 @@ from postroom.producer import names
 _IN_HAND: Final = "postroom:inbox:hand"
 _TRIES: Final = "postroom:inbox:tries"
 
+_TAKE: Final = """#!lua flags=allow-oom
+local jobs, in_hand = redis.call('HMGET', KEYS[1], unpack(ARGV)), redis.call('SMISMEMBER', KEYS[2], unpack(ARGV))
+for place, field in ipairs(ARGV) do
+    if jobs[place] then
+        redis.call('SADD', KEYS[2], field)
+    end
+end
+return {jobs, in_hand}
+"""
+"""Note as in hand what is there. A Redis that is full must let itself be emptied: hence allow-oom (Redis 7)."""
+
+_COUNT: Final = """#!lua flags=allow-oom
+return redis.call('HINCRBY', KEYS[1], ARGV[1], 1)
+"""
+
 _REMOVE: Final = """
 for place = 1, #ARGV, 2 do
     local field, digest = ARGV[place], ARGV[place + 1]
@@ -63,6 +78,8 @@ class Inbox:
 
     def __init__(self, client: redis.Redis) -> None:
         self._redis = client
+        self._take = client.register_script(_TAKE)
+        self._count = client.register_script(_COUNT)
         self._remove = client.register_script(_REMOVE)
 
     def take(self, fields: Sequence[str]) -> list[Waiting]:
@@ -70,13 +87,7 @@ class Inbox:
         wanted = list(dict.fromkeys(fields))[:MOST_AT_ONCE]
         if not wanted:
             return []
-        pipeline = self._redis.pipeline(transaction=True)
-        pipeline.hmget(names.INBOX, wanted)
-        pipeline.smismember(_IN_HAND, wanted)
-        pipeline.sadd(_IN_HAND, *wanted)
-        jobs, in_hand, _ = pipeline.execute()
-        gone = [field for field, job in zip(wanted, jobs, strict=True) if job is None]
-        self.put_back(gone)
+        jobs, in_hand = self._take(keys=[names.INBOX, _IN_HAND], args=wanted)
         return [
             Waiting(field, job, bool(crashed))
             for field, job, crashed in zip(wanted, jobs, in_hand, strict=True)
@@ -85,7 +96,7 @@ class Inbox:
 
     def count_try(self, field: str) -> int:
         """Count that this job is taken alone after a crash; returns how often that has happened."""
-        return int(self._redis.hincrby(_TRIES, field, 1))
+        return int(self._count(keys=[_TRIES], args=[field]))
 
     def put_back(self, fields: Sequence[str]) -> None:
         """Leave jobs in the inbox: nobody died with them in hand."""

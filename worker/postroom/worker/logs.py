@@ -5,11 +5,15 @@ import sys
 
 import structlog
 
+from postroom.worker.outages import Outages
+
 
 def set_up(level: str) -> None:
     """Send structlog's and the standard library's events to stderr."""
     number = logging.getLevelNamesMapping()[level.upper()]
     logging.basicConfig(level=number, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s", force=True)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Outages())
     for chatty in ("celery.app.trace", "celery.worker.strategy", "celery.beat"):  # a line or two a task
         logging.getLogger(chatty).setLevel(logging.DEBUG if number <= logging.DEBUG else logging.WARNING)
     structlog.configure(
