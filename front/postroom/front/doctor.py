@@ -18,6 +18,7 @@ from postroom.config import settings as configuration
 from postroom.config import settings_sources
 from postroom.config.settings import PREFIX, Settings
 from postroom.front import doctor_checks as disk
+from postroom.front import doctor_redis as keeping
 from postroom.front import doctor_services as services
 from postroom.front.doctor_checks import Finding, Question, one
 from postroom.producer.errors import SettingsInvalid
@@ -35,10 +36,12 @@ _QUESTIONS: Final = (
     one("public_key", disk.the_public_key, "Look at the disk of POSTROOM_PUBLIC_KEY_FILE"),
     one("front_key", disk.front_key, "Look at the disk of POSTROOM_FRONT_KEY_FILE"),
     one("database", services.database_is_newest, services.SEE_DATABASE),
-    one("redis", services.redis_keeps, services.SEE_REDIS),
-    one("inbox", services.inbox_moves, services.SEE_REDIS),
-    Question(("worker_accept", "worker_drain", "worker_care"), services.workers_answer, services.SEE_REDIS),
-    one("scheduler", services.scheduler_lives, services.SEE_REDIS),
+    Question(("held", "rejects", "keys"), services.ledger_holds, services.SEE_DATABASE),
+    one("clocks", services.clocks_agree, services.SEE_DATABASE),
+    one("redis", keeping.redis_keeps, keeping.SEE_REDIS),
+    one("inbox", keeping.inbox_moves, keeping.SEE_REDIS),
+    Question(("worker_accept", "worker_drain", "worker_care"), services.workers_answer, keeping.SEE_REDIS),
+    one("scheduler", keeping.scheduler_lives, keeping.SEE_REDIS),
     one("flower", services.flower_answers, "Restart `postroom up`"),
 )
 
@@ -137,7 +140,8 @@ class _Asking:
         try:
             self._findings = self._question.ask(self._settings)
         except Exception as error:  # noqa: BLE001 - a check that fails is a problem, and the others are still wanted
-            trouble = Finding(False, f"could not be looked at: {type(error).__name__}: {error}", self._question.action)
+            action = keeping.unwritable(error) or self._question.action
+            trouble = Finding(False, f"could not be looked at: {type(error).__name__}: {error}", action)
             self._findings = (trouble,) * len(self._question.names)
 
     def checks(self, until: float) -> list[Check]:

@@ -1,43 +1,41 @@
-"""What the doctor asks of programs: database, Redis, workers, scheduler and Flower. Each answer has its time."""
+"""What the doctor asks of programs: database, workers and Flower. Each answer has its time."""
 
 import http.client
 import time
-from collections.abc import Callable
-from functools import wraps
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import redis
-from sqlalchemy import URL, Engine, create_engine, make_url, text
+from sqlalchemy import URL, Engine, create_engine, make_url, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from postroom.config import database
 from postroom.config.settings import Settings
-from postroom.front import flower
+from postroom.front import doctor_ledger, flower
 from postroom.front.doctor_checks import Finding
-from postroom.producer import names
+from postroom.front.doctor_redis import ANSWER_SECONDS, silent
 from postroom.producer.broker import redis_client
-from postroom.worker.app import QUEUES, last_run_key, make_app
+from postroom.worker.app import QUEUES, RING_KEY, make_app
 
-SEE_REDIS: Final = "Start `postroom up`; if Redis is not its own, look at the one of POSTROOM_BROKER_URL"
 SEE_DATABASE: Final = "Look at the database of POSTROOM_DATABASE_URL"
 _MIGRATE: Final = "Run `postroom migrate`; `postroom up` does so at its start"
 _START: Final = "Start `postroom up`, or this part alone; if it runs, its log says what is wrong"
 
-_ANSWER_SECONDS: Final = 2.0
-_OLDEST_REDIS: Final = 7
-_STRAY_SECONDS: Final = 300.0
-_CHORE_SECONDS: Final = 30.0
-_FIRST_CHORE_SECONDS: Final = 2.0
+_CLOCK_SECONDS: Final = 30.0
+_NETWORK_DISKS: Final = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "afs"}
 
 
 def database_is_newest(settings: Settings) -> Finding:
     """Whether the database answers and has this release's schema."""
     url = make_url(settings.database)
-    if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+    if _is_missing(url):
         return Finding(False, f"{url.database}: is not there", _MIGRATE)
+    if kind := _network_disk(url):
+        action = "Put it on a disk of this machine, or use PostgreSQL (POSTROOM_DATABASE_URL)"
+        return Finding(False, f"{url.database}: lies on a network disk ({kind}), where SQLite cannot lock", action)
     engine = _reading(url)
     try:
         with engine.connect() as connection:
@@ -58,6 +56,67 @@ def database_is_newest(settings: Settings) -> Finding:
     )
 
 
+def _is_missing(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite" and not Path(url.database or "").exists()
+
+
+def _network_disk(url: URL) -> str:
+    """The kind of network disk that SQLite's file lies on; nothing if it is none, or not to be found out."""
+    if url.get_backend_name() != "sqlite":
+        return ""
+    try:
+        mounts = [line.split(" ") for line in Path("/proc/mounts").read_text("utf-8", "replace").splitlines()]
+    except OSError:
+        return ""
+    around = {str(folder) for folder in Path(url.database or "").resolve().parents}
+    kinds = [(len(mount[1]), mount[2]) for mount in mounts if mount[1] in around]
+    kind = max(kinds, default=(0, ""))[1]
+    return kind if kind in _NETWORK_DISKS else ""
+
+
+def ledger_holds(settings: Settings) -> tuple[Finding, Finding, Finding]:
+    """Held mail, rejected jobs and the keys that are needed."""
+    unseen = (Finding(True, "not to be seen; see database"),) * 3
+    url = make_url(settings.database)
+    if _is_missing(url):
+        return unseen
+    ring: str | None = None
+    with suppress(redis.RedisError), redis_client(settings.broker, timeout_seconds=ANSWER_SECONDS) as client:
+        told = client.get(RING_KEY)
+        ring = told.decode() if isinstance(told, bytes) else None
+    engine = _reading(url)
+    try:
+        with engine.connect() as connection:
+            return doctor_ledger.findings(connection, settings, ring)
+    except SQLAlchemyError:
+        return unseen
+    finally:
+        engine.dispose()
+
+
+def clocks_agree(settings: Settings) -> Finding:
+    """Whether database, Redis and this machine have the same time, within half a minute."""
+    ahead: dict[str, float] = {}
+    with suppress(redis.RedisError), redis_client(settings.broker, timeout_seconds=ANSWER_SECONDS) as client:
+        seconds, microseconds = client.time()
+        ahead["Redis"] = seconds + microseconds / 1e6 - time.time()
+    url = make_url(settings.database)
+    if url.get_backend_name() != "sqlite":  # whose clock is this machine's
+        engine = _reading(url)
+        with suppress(SQLAlchemyError), engine.connect() as connection:
+            told = connection.execute(select(database.now())).scalar_one()
+            ahead["database"] = told.timestamp() - time.time()
+        engine.dispose()
+    told_all = ", ".join(f"{name} {seconds:+.0f} s" for name, seconds in sorted(ahead.items())) or "none answers"
+    if any(abs(seconds) > _CLOCK_SECONDS for seconds in ahead.values()):
+        action = (
+            "Set the clocks right (NTP). Nothing is lost or doubled by it: leases and due times go by the database's "
+            "clock alone; but dates in letters and the age of what waits are wrong"
+        )
+        return Finding(False, f"against this machine: {told_all}", action)
+    return Finding(True, f"against this machine: {told_all}")
+
+
 def _reading(url: URL) -> Engine:
     """An engine that cannot write. On SQLite it makes no file either: where no `-wal` file lies, nobody has the
     database open, and it is read as a file that does not change.
@@ -67,7 +126,7 @@ def _reading(url: URL) -> Engine:
         how = {"mode": "ro", "uri": "true"} | ({} if in_use else {"immutable": "1"})
         path = Path(url.database or "").resolve().as_uri()
         return create_engine(URL.create(url.drivername, database=path, query=how), poolclass=NullPool)
-    seconds = int(_ANSWER_SECONDS)
+    seconds = int(ANSWER_SECONDS)
     return create_engine(
         url if "+" in url.drivername else url.set(drivername="postgresql+psycopg"),
         poolclass=NullPool,
@@ -78,71 +137,13 @@ def _reading(url: URL) -> Engine:
     )
 
 
-def _asking_redis(check: Callable[[Settings, redis.Redis], Finding]) -> Callable[[Settings], Finding]:
-    """Give the check a client that waits a short time, and turn its silence into a finding."""
-
-    @wraps(check)
-    def ask(settings: Settings) -> Finding:
-        client = redis_client(settings.broker, timeout_seconds=_ANSWER_SECONDS)
-        try:
-            return check(settings, client)
-        except redis.RedisError as error:
-            return _silent(error)
-        finally:
-            client.close()
-
-    return ask
-
-
-def _silent(error: redis.RedisError) -> Finding:
-    return Finding(False, f"Redis does not answer: {error or type(error).__name__}", SEE_REDIS)
-
-
-@_asking_redis
-def redis_keeps(_settings: Settings, client: redis.Redis) -> Finding:
-    """Whether Redis is new enough and keeps what it has taken."""
-    info: dict[str, Any] = client.info("everything")
-    version = str(info["redis_version"])
-    wrong = []
-    if int(version.partition(".")[0]) < _OLDEST_REDIS:
-        wrong.append(f"is version {version}, older than {_OLDEST_REDIS}")
-    if not info["aof_enabled"]:
-        wrong.append("keeps no append-only file (appendonly no): a restart loses the inbox")
-    elif info["aof_last_write_status"] != "ok":
-        told = "cannot write its append-only file: its disk is full or broken"
-        return Finding(False, told, "Make room on that disk; it goes on by itself then")
-    if info["maxmemory_policy"] != "noeviction":
-        wrong.append(f"may throw mail away (maxmemory-policy {info['maxmemory_policy']})")
-    if wrong:
-        action = "In its configuration set appendonly yes and maxmemory-policy noeviction; `postroom up` sets both"
-        return Finding(False, "; ".join(wrong), action)
-    name = info.get("server_name", "redis")
-    return Finding(True, f"{name} {info.get('valkey_version', version)}, append-only file, noeviction")
-
-
-@_asking_redis
-def inbox_moves(_settings: Settings, client: redis.Redis) -> Finding:
-    """Whether jobs leave the inbox."""
-    count = int(client.hlen(names.INBOX))
-    oldest: Any = client.zrange(names.INBOX_AT, 0, 0, withscores=True)
-    if not oldest:
-        return Finding(True, f"{count} waiting")
-    age = max(0.0, float(client.time()[0]) - oldest[0][1])
-    message = f"{count} waiting, the oldest for {age:.0f} s"
-    if age > _STRAY_SECONDS:
-        return Finding(
-            False, message, "See that worker_accept and database are well, then read the accept worker's log"
-        )
-    return Finding(True, message)
-
-
 def workers_answer(settings: Settings) -> tuple[Finding, ...]:
     """For each kind of worker, whether one answers that takes from its queue."""
-    client = redis_client(settings.broker, timeout_seconds=_ANSWER_SECONDS)
+    client = redis_client(settings.broker, timeout_seconds=ANSWER_SECONDS)
     try:
         client.ping()
     except redis.RedisError as error:
-        return (_silent(error),) * len(QUEUES)
+        return (silent(error),) * len(QUEUES)
     finally:
         client.close()
     serving = _nodes_by_queue(settings)
@@ -159,7 +160,7 @@ def _nodes_by_queue(settings: Settings) -> dict[str, list[str]]:
     with make_app(settings) as app:
         found: dict[str, list[str]] = {}
         for most in (len(QUEUES), None):
-            replies = app.control.inspect(timeout=_ANSWER_SECONDS, limit=most).active_queues() or {}
+            replies = app.control.inspect(timeout=ANSWER_SECONDS, limit=most).active_queues() or {}
             for node, queues in sorted(replies.items()):
                 for queue in queues:
                     found.setdefault(queue["name"], []).append(node)
@@ -167,22 +168,6 @@ def _nodes_by_queue(settings: Settings) -> dict[str, list[str]]:
                 break
             found.clear()
     return found
-
-
-@_asking_redis
-def scheduler_lives(_settings: Settings, client: redis.Redis) -> Finding:
-    """Whether chores run. One that was started a moment ago is given time for its first."""
-    until = time.monotonic() + _FIRST_CHORE_SECONDS
-    while True:
-        last = client.get(last_run_key("due"))
-        age = None if last is None else max(0.0, time.time() - float(last))
-        if age is not None and age < _CHORE_SECONDS:
-            return Finding(True, f"the last chore ran {age:.0f} s ago")
-        if time.monotonic() > until:
-            what = "no chore has ever run" if age is None else f"the last chore ran {age:.0f} s ago"
-            action = "Start `postroom up`, or `postroom scheduler` alone; chores need worker_care as well"
-            return Finding(False, what, action)
-        time.sleep(0.1)
 
 
 def flower_answers(settings: Settings) -> Finding:
@@ -204,7 +189,7 @@ def flower_answers(settings: Settings) -> Finding:
 def _status(settings: Settings, path: str) -> int:
     host, port = settings.flower_address
     near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
-    connection = http.client.HTTPConnection(near, port, timeout=_ANSWER_SECONDS)
+    connection = http.client.HTTPConnection(near, port, timeout=ANSWER_SECONDS)
     try:
         connection.request("GET", path)
         return connection.getresponse().status

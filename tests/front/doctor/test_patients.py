@@ -8,13 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from sqlalchemy import create_engine, text
 
+from postroom.config import accounts, vault
+from postroom.config.accounts import Account
+from postroom.config.database import Database
 from postroom.config.settings import Settings
-from postroom.front import doctor_services
+from postroom.config.states import Auth, Security
+from postroom.front import doctor_redis, doctor_services
 from postroom.front.doctor import Check, Report
+from postroom.front.doctor_checks import Finding
 from postroom.producer import names
-from postroom.worker.app import last_run_key
+from postroom.producer.identifiers import uuid7
+from postroom.producer.sealing import PublicKey
+from postroom.worker.app import CHORES, RING_KEY, last_run_key
 from servers.redis_server import RedisServer
 
 Examine = Callable[[Settings], Report]
@@ -176,10 +185,10 @@ def test_a_healthy_redis_without_workers(settings: Settings, examine: Examine, r
 )
 def test_a_redis_that_may_lose_mail(option: str, value: str, settings: Settings, redis_server: RedisServer) -> None:
     patient = with_(settings, broker_url=redis_server.url)
-    assert doctor_services.redis_keeps(patient).ok
+    assert doctor_redis.redis_keeps(patient).ok
     with redis_server.client() as client:
         client.config_set(option, value)
-    finding = doctor_services.redis_keeps(patient)
+    finding = doctor_redis.redis_keeps(patient)
     assert not finding.ok
     assert f"{option} {value}" in finding.message
     assert "noeviction" in finding.action
@@ -191,8 +200,8 @@ def test_jobs_that_stay_in_the_inbox(settings: Settings, redis_server: RedisServ
         for age_seconds, ok in ((200, True), (400, False)):
             client.hset(names.INBOX, str(age_seconds), b"sealed")
             client.zadd(names.INBOX_AT, {str(age_seconds): time.time() - age_seconds})
-            assert doctor_services.inbox_moves(patient).ok is ok
-    assert "2 waiting" in doctor_services.inbox_moves(patient).message
+            assert doctor_redis.inbox_moves(patient).ok is ok
+    assert "2 waiting" in doctor_redis.inbox_moves(patient).message
 
 
 @pytest.mark.parametrize(("age_seconds", "ok"), [(20, True), (40, False)])
@@ -201,7 +210,7 @@ def test_a_scheduler_that_has_stopped(
 ) -> None:
     with redis_server.client() as client:
         client.set(last_run_key("due"), time.time() - age_seconds)
-    finding = doctor_services.scheduler_lives(with_(settings, broker_url=redis_server.url))
+    finding = doctor_redis.scheduler_lives(with_(settings, broker_url=redis_server.url))
     assert finding.ok is ok
     assert f"{age_seconds} s ago" in finding.message or f"{age_seconds + 2} s ago" in finding.message
 
@@ -217,3 +226,122 @@ def test_something_else_than_flower_at_its_address(
     finding = doctor_services.flower_answers(with_(settings, flower_bind=f"127.0.0.1:{port}"))
     assert not finding.ok
     assert said in finding.message
+
+
+def test_a_nearly_full_redis_and_what_to_do(settings: Settings, redis_server: RedisServer) -> None:
+    patient = with_(settings, broker_url=redis_server.url)
+    with redis_server.client() as client:
+        client.config_set("maxmemory", "100mb")
+        assert doctor_redis.redis_keeps(patient).ok
+        client.config_set("maxmemory", client.info("memory")["used_memory"] + 1000)
+    finding = doctor_redis.redis_keeps(patient)
+    assert not finding.ok
+    assert "% of its maxmemory" in finding.message
+    assert finding.action.startswith("Raise its maxmemory")
+
+
+@pytest.mark.parametrize(
+    ("error", "action"),
+    [
+        (redis.exceptions.OutOfMemoryError("command not allowed"), "Raise its maxmemory"),
+        (redis.ResponseError("MISCONF Errors writing to the AOF file"), "Make room on the disk of Redis"),
+        (redis.ConnectionError("refused"), "Start `postroom up`"),
+    ],
+    ids=["full", "disk full", "away"],
+)
+def test_the_advice_fits_what_redis_says(
+    error: Exception, action: str, settings: Settings, examine: Examine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(redis.Redis, "execute_command", refuses)
+    report = examine(settings)
+    for name in ("redis", "inbox", "worker_drain", "scheduler"):
+        assert found(report, name).action.startswith(action), name
+
+
+def test_a_full_redis_breaks_the_question_to_the_workers_and_the_advice_fits(
+    settings: Settings, examine: Examine, redis_server: RedisServer
+) -> None:
+    with redis_server.client() as client:
+        client.config_set("maxmemory", "1mb")
+    report = examine(with_(settings, broker_url=redis_server.url))
+    for name in ("redis", "worker_accept"):
+        check = found(report, name)
+        assert not check.ok
+        assert check.action.startswith("Raise its maxmemory"), check
+
+
+def test_a_chore_that_fails_while_others_run(settings: Settings, redis_server: RedisServer) -> None:
+    patient = with_(settings, broker_url=redis_server.url)
+    with redis_server.client() as client:
+        for chore in CHORES:
+            client.set(last_run_key(chore), time.time())
+        assert "leases 0 s" in doctor_redis.scheduler_lives(patient).message
+        client.set(last_run_key("leases"), time.time() - 300)
+    finding = doctor_redis.scheduler_lives(patient)
+    assert not finding.ok
+    assert "leases 300 s" in finding.message
+    assert "leases fail there" in finding.action
+
+
+def test_nudges_are_counted(settings: Settings, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.rpush(names.QUEUE_DRAIN, b"x", b"y")
+    assert (
+        "nudges: accept 0, drain 2, care 0"
+        in doctor_redis.inbox_moves(with_(settings, broker_url=redis_server.url)).message
+    )
+
+
+@pytest.mark.parametrize(("ahead_seconds", "ok"), [(20, True), (600, False), (-600, False)])
+def test_a_clock_that_is_wrong(
+    ahead_seconds: int,
+    ok: bool,
+    settings: Settings,
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    true_time = time.time
+    monkeypatch.setattr("postroom.front.doctor_services.time.time", lambda: true_time() - ahead_seconds)
+    finding = doctor_services.clocks_agree(with_(settings, broker_url=redis_server.url))
+    assert finding.ok is ok
+    assert f"Redis {ahead_seconds:+d} s" in finding.message
+    assert ok or "Nothing is lost or doubled" in finding.action
+
+
+def test_keys_that_the_workers_do_not_hold(settings: Settings, redis_server: RedisServer) -> None:
+    patient = with_(settings, broker_url=redis_server.url)
+    ours = vault.public_key(settings).key_id.hex()
+    assert "no worker has told" in doctor_services.ledger_holds(patient)[2].message
+    with redis_server.client() as client:
+        client.set(RING_KEY, f"{'ab' * 8} {ours}")
+        assert doctor_services.ledger_holds(patient)[2] == Finding(True, "1 needed, all in the workers' private ring")
+        client.set(RING_KEY, "ab" * 8)
+    finding = doctor_services.ledger_holds(patient)[2]
+    assert not finding.ok
+    assert f"{ours}: what is sealed from now on" in finding.message
+    assert "backup" in finding.action
+
+
+def test_a_password_that_no_worker_can_open_is_told(settings: Settings, redis_server: RedisServer) -> None:
+    lost = PublicKey.of(X25519PrivateKey.generate())
+    account = Account(
+        id=uuid7(),
+        address="shop@shop.example",
+        host="localhost",
+        port=25,
+        security=Security.TLS,
+        auth=Auth.AUTO,
+        password=lost.seal(b"s3cret", b"x"),
+    )
+    ledger = Database(settings.database)
+    with ledger.write() as connection:
+        accounts.add(connection, account)
+    ledger.close()
+    with redis_server.client() as client:
+        client.set(RING_KEY, vault.public_key(settings).key_id.hex())
+    finding = doctor_services.ledger_holds(with_(settings, broker_url=redis_server.url))[2]
+    assert not finding.ok
+    assert f"{lost.key_id.hex()}: 1 passwords" in finding.message
