@@ -1,4 +1,6 @@
+import re
 from collections.abc import Callable
+from email.header import decode_header
 from email.message import EmailMessage, MIMEPart
 
 import pytest
@@ -194,6 +196,40 @@ def test_cyrillic_file_name_of_200_characters_also_stands_where_outlook_looks(le
     assert part.get_filename() == filename
     assert b"filename*0*=utf-8''" in compose(it, eight_bit=False)
     assert part["content-type"].params["name"] == filename
+
+
+@pytest.mark.parametrize(
+    ("filename", "shortened"),
+    [
+        ("Ж" * 300 + ".pdf", ".pdf"),
+        ("🙂" * 1000, ""),
+        ("п?" * 100 + ". долгий хвост без точки", ""),
+        ("n" * 996 + ".txt", ".txt"),
+    ],
+)
+def test_very_long_file_name_stands_once_more_shortened_for_tools_that_decode_nothing(
+    letter: Make, read: Read, filename: str, shortened: str
+) -> None:
+    it = letter(attachments=(Attachment(filename, "a/b", b""),))
+    (_, part) = read(it).iter_parts()
+    assert part.get_filename() == part["content-type"].params["name"] == filename
+    (as_it_stands,) = re.findall(r' filename="([^"]*)"', compose(it, eight_bit=False).decode())
+    assert len(as_it_stands) <= 255
+    assert "/" not in as_it_stands
+    name = "".join(
+        chunk if isinstance(chunk, str) else chunk.decode(charset or "ascii")
+        for chunk, charset in decode_header("".join(as_it_stands.splitlines()))
+    )
+    stem = name.removesuffix(shortened).removesuffix("…")
+    assert len(stem) > 20
+    assert filename.startswith(stem)
+    assert name == f"{stem}…{shortened}"
+
+
+def test_file_name_of_usual_length_stands_once_in_each_field(letter: Make) -> None:
+    octets = compose(letter(attachments=(Attachment("Счёт № 4711.pdf", "application/pdf", b""),)), eight_bit=False)
+    assert octets.count(b"filename") == 1
+    assert octets.count(b' name="=?utf-8?b?') == 1
 
 
 def test_simple_file_name_is_written_simply(letter: Make) -> None:

@@ -22,8 +22,9 @@ _ENCODED_WORD_FRAME: Final = len("=?utf-8?b??=")
 _SHORTEST_ROOM: Final = 40
 """Encoded words are not cut shorter than this, however long the name of the field."""
 
-# RFC 2047 5 (3): what may stand for itself in a word of a phrase, and so anywhere else too.
-_Q_LITERAL: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-/"
+# RFC 2047 5 (3): what may stand for itself in a word of a phrase, and so anywhere else too; less the slash, which
+# begins a folder where a file's name is not decoded.
+_Q_LITERAL: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!*+-"
 _Q: Final = {byte: chr(byte) if byte in _Q_LITERAL else f"={byte:02X}" for byte in range(256)} | {0x20: "_"}
 
 _ATOMS: Final = re.compile(r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~ ]+")
@@ -65,12 +66,11 @@ def encoded_words(text: str, room: int = _LONGEST_ENCODED_WORD) -> list[str]:
         text: what a reader shall see; spaces at its ends are kept.
         room: characters that one encoded word may take. A character is never split between two of them.
     """
-    room = min(room, _LONGEST_ENCODED_WORD) - _ENCODED_WORD_FRAME
     octets = text.encode()
     escaped = len(octets.translate(None, _Q_LITERAL + b" "))
     if len(octets) + 2 * escaped <= (len(octets) + 2) // 3 * 4:
-        return _q_words(text, room)
-    step = room // 4 * 3
+        return q_words(text, room)
+    step = (min(room, _LONGEST_ENCODED_WORD) - _ENCODED_WORD_FRAME) // 4 * 3
     words = []
     start = 0
     while start < len(octets):
@@ -82,7 +82,9 @@ def encoded_words(text: str, room: int = _LONGEST_ENCODED_WORD) -> list[str]:
     return words
 
 
-def _q_words(text: str, room: int) -> list[str]:
+def q_words(text: str, room: int) -> list[str]:
+    """Encode as `encoded_words` does, by Q always."""
+    room = min(room, _LONGEST_ENCODED_WORD) - _ENCODED_WORD_FRAME
     words = []
     word = ""
     for character in text:

@@ -2,27 +2,22 @@
 
 import re
 from binascii import b2a_base64, b2a_qp
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 from html import unescape
 from itertools import count
-from string import ascii_letters, digits
 from typing import Final, NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from postroom.producer.attachment import OCTET_STREAM
 from postroom.producer.header import LONGEST_LINE_BYTES
 from postroom.worker.letter.content import Attachment, Letter
-from postroom.worker.letter.headers import FOLD_AT, encoded_words, fold
+from postroom.worker.letter.filenames import filename_parameter, name_parameter
+from postroom.worker.letter.headers import fold
 
 _BASE64_COLUMNS: Final = 76
 _QP_LITERAL: Final = bytes(byte for byte in range(0x20, 0x7F) if byte != ord("=")) + b"\t\n"
 
-_LONGEST_PARAMETER: Final = FOLD_AT - len(" ;")
-_ENCODED_NAME_ROOM: Final = FOLD_AT - len(' name="";')
-_SIMPLE_VALUE: Final = re.compile(rf"[{ascii_letters}{digits} !#$&+.,;:@^_`{{|}}~()\[\]-]+")
-_ATTRIBUTE_LITERAL: Final = "!#$&+-.^_`{|}~"
-"""RFC 2231 7, less what RFC 5987 3.2.1 leaves out as well."""
 _CONTENT_PARAMETER: Final = re.compile(r""";\s*([^\s=;]+)=("[^"]*"|[^\s;]+)""")
 
 
@@ -145,7 +140,7 @@ def _attachment_part(attachment: Attachment, disposition: str, *, eight_bit: boo
     head += f"Content-Transfer-Encoding: {encoding}\r\n"
     if attachment.inline_id is not None:
         head += fold("Content-ID", [f"<{attachment.inline_id}>"])
-    head += _field_with_parameters("Content-Disposition", disposition, _filename_parameter(attachment.filename))
+    head += _field_with_parameters("Content-Disposition", disposition, filename_parameter(attachment.filename))
     return Part(head.encode(), encoding, encoded)
 
 
@@ -165,48 +160,9 @@ def _content_type(content_type: str, filename: str) -> str:
         for name, value in _CONTENT_PARAMETER.findall(semicolon + rest)
         if name.lower().partition("*")[0] != "name"
     ]
-    return _field_with_parameters("Content-Type", value.strip(), [*given, *_name_parameter(filename)])
+    return _field_with_parameters("Content-Type", value.strip(), [*given, *name_parameter(filename)])
 
 
 def _field_with_parameters(name: str, value: str, parameters: Sequence[str]) -> str:
     words = [value, *parameters]
     return fold(name, [f"{word};" for word in words[:-1]] + words[-1:])
-
-
-def _is_simple(filename: str) -> bool:
-    return bool(_SIMPLE_VALUE.fullmatch(filename)) and len(f'filename="{filename}"') <= _LONGEST_PARAMETER
-
-
-def _name_parameter(filename: str) -> list[str]:
-    """Return `name`, with RFC 2047's words in it where needed: against the letter of that, but what Outlook reads."""
-    if not filename:
-        return []
-    if _is_simple(filename):
-        return [f'name="{filename}"']
-    words = "\r\n ".join(encoded_words(filename, _ENCODED_NAME_ROOM))
-    return [f'name="{words}"']
-
-
-def _filename_parameter(filename: str) -> list[str]:
-    """Return `filename`, by RFC 2231 where needed: UTF-8, percent-encoded, continued over as many as it takes."""
-    if not filename:
-        return []
-    if _is_simple(filename):
-        return [f'filename="{filename}"']
-    sections = list(_percent_sections(filename))
-    if len(sections) == 1:
-        return [f"filename*=utf-8''{sections[0]}"]
-    sections[0] = f"utf-8''{sections[0]}"
-    return [f"filename*{index}*={section}" for index, section in enumerate(sections)]
-
-
-def _percent_sections(text: str) -> Iterator[str]:
-    room = _LONGEST_PARAMETER - len("filename*000*=utf-8''")
-    section = ""
-    for character in text:
-        encoded = quote(character, safe=_ATTRIBUTE_LITERAL)
-        if len(section) + len(encoded) > room:  # a character is never split: not every reader joins bytes first
-            yield section
-            section = ""
-        section += encoded
-    yield section
