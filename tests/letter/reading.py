@@ -81,7 +81,7 @@ def read(octets: bytes, names: AbstractSet[str]) -> Reading:
     leaves = [part for part in message.walk() if part.get_content_maintype() != "multipart"]
     leaves = [part for part in leaves if not any(part in whole.walk() for whole in _attached_letters(message))]
     bodies = [part for part in leaves if part["content-disposition"] is None]
-    texts = {part.get_content_subtype(): lf(payload(part).decode()) for part in bodies}
+    texts = {part.get_content_subtype(): lf(payload(part).decode(part.get_content_charset("utf-8"))) for part in bodies}
     assert len(texts) == len(bodies)
     alone = not message.is_multipart()
     return Reading(
