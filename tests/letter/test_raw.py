@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from postroom.worker.letter.compose import compose, needs_smtputf8
 from postroom.worker.letter.content import Letter
+from postroom.worker.letter.raw import values
 
 Make = Callable[..., Letter]
 
@@ -95,6 +96,21 @@ def test_letter_without_headers(sent: Sent) -> None:
     assert sent(b"\nHello") == ADDED + b"\r\nHello\r\n"
     assert sent(b"  Hello: x\r\n") == ADDED + b"\r\n  Hello: x\r\n"
     assert sent(b"") == ADDED + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("raw", "found"),
+    [
+        (b"From: a@b.example\r\n\r\nFrom: c@d.example\r\n", ["a@b.example"]),
+        (b"from : Anna\n <a@b.example>\nFROM:c@d.example\n", ["Anna <a@b.example>", "c@d.example"]),
+        (b">From x\nFrom: a@b.example", ["a@b.example"]),
+        (b"Subject: x\r\nno field\r\nFrom: a@b.example\r\n", []),
+        (b"From: \xcf <a@b.example>\r\n", ["\ufffd <a@b.example>"]),
+        (b"", []),
+    ],
+)
+def test_what_a_field_says_is_read_where_the_field_is_written(raw: bytes, found: list[str]) -> None:
+    assert values(raw, "From") == found
 
 
 def test_smtputf8_is_left_to_the_envelope(letter: Make) -> None:

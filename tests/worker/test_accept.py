@@ -248,9 +248,25 @@ def test_a_job_laid_while_another_under_its_id_was_taken_stays(house: House) -> 
 
 
 @pytest.mark.parametrize(
-    "header", ["From: The Boss <boss@shop.example>", "From: shop@shop.example\r\nSender: b@c.example"]
+    "header",
+    [
+        "From: The Boss <boss@shop.example>",
+        "From: shop@shop.example\r\nSender: b@c.example",
+        "From: shop@shop.example\r\nFrom : boss@shop.example",
+        "From: shop@shop.example, boss@shop.example",
+    ],
 )
 def test_a_raw_letter_may_not_say_another_from(house: House, header: str) -> None:
     house.take(subject=None, text=None, raw=f"{header}\r\nSubject: x\r\n\r\ny".encode())
     assert "From or Sender" in str(rejected(house)[0]["error"])
+    assert count(house) == 0
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["From: shop@shop.example\r\nFrom: shop@shop.example", "From: shop@shop.example, Shop <shop@shop.example>"],
+)
+def test_a_raw_letter_has_one_from(house: House, header: str) -> None:
+    house.take(subject=None, text=None, raw=f"{header}\r\nSubject: x\r\n\r\ny".encode())
+    assert "must have one From" in str(rejected(house)[0]["error"])
     assert count(house) == 0

@@ -30,6 +30,7 @@ from postroom.worker.inbox import MOST_AT_ONCE, Waiting
 from postroom.worker.lanes import Chooser
 from postroom.worker.letter.content import Letter
 from postroom.worker.letter.from_mail import letter_of
+from postroom.worker.letter.raw import values
 from postroom.worker.process import Process, letter_identity
 
 _MOST_TRIES: Final = 5
@@ -169,15 +170,16 @@ def _from(mail: Mail) -> Address:
 
 
 def _check_raw_from(raw: bytes, sender: Address) -> None:
-    """A whole letter may not say another From than the one that the account is chosen by."""
-    head = email.parser.BytesHeaderParser(policy=email.policy.compat32).parsebytes(raw)
-    written = [str(value) for name in ("From", "Sender") for value in head.get_all(name, [])]
-    for _, address in email.utils.getaddresses(written):
+    """A whole letter may not say another From than the one that the account is chosen by, nor several."""
+    written = values(raw, "From")
+    for _, address in email.utils.getaddresses([*written, *values(raw, "Sender")]):
         if address_key(address) != sender.key:
             why = f"its From or Sender is {address[:100]!r}, and the mail's from is {sender.address}"
             raise InvalidMail([("raw", why)])
-    if not head.get_all("From"):
+    if not written:
         raise InvalidMail([("raw", "has no From")])
+    if len(written) > 1 or len(email.utils.getaddresses(written)) != 1:
+        raise InvalidMail([("raw", "must have one From, with one address in it")])
 
 
 def _insert(process: Process, connection: Connection, opened: Sequence[_Opened]) -> _Inserted:

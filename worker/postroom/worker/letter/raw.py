@@ -24,31 +24,43 @@ def whole(raw: bytes, *, message_id: str, date: datetime) -> bytes:
         message_id: used where the letter has none.
         date: aware; used where the letter has none.
     """
+    fields, body = _parted(raw)
+    kept = [octets for name, octets in fields if name not in _BLIND]
+    seen = {name for name, _ in fields}
+    if b"message-id" not in seen:
+        kept.append(f"Message-ID: {message_id}\r\n".encode())
+    if b"date" not in seen:
+        kept.append(f"Date: {date_value(date)}\r\n".encode())
+    return b"".join((*kept, b"\r\n", body))
+
+
+def values(raw: bytes, name: str) -> list[str]:
+    """Return what all header fields of a name say in a raw letter, unfolded, just as `whole` finds the fields."""
+    return [
+        _FIELD.sub(b"", octets, count=1).replace(b"\r\n", b"").strip().decode(errors="replace")
+        for found, octets in _parted(raw)[0]
+        if found == name.lower().encode()
+    ]
+
+
+def _parted(raw: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Return the header fields, each as its name in small letters and its lines, and the body; all with CRLF."""
     letter = _with_crlf(raw)
-    kept: list[bytes] = []
-    seen: set[bytes] = set()
-    blind = False
+    fields: list[tuple[bytes, list[bytes]]] = []
     mark = _MBOX_MARK.match(letter)
     start = mark.end() if mark else 0
     while start < len(letter):
         end = letter.index(b"\r\n", start) + 2
         line = letter[start:end]
-        if not (seen and line.startswith((b" ", b"\t"))):
-            field = _FIELD.match(line)
-            if field is None:
-                start = end if line == b"\r\n" else start
-                break
-            name = field[1].lower()
-            seen.add(name)
-            blind = name in _BLIND
-        if not blind:
-            kept.append(line)
+        if fields and line.startswith((b" ", b"\t")):
+            fields[-1][1].append(line)
+        elif field := _FIELD.match(line):
+            fields.append((field[1].lower(), [line]))
+        else:
+            start = end if line == b"\r\n" else start
+            break
         start = end
-    if b"message-id" not in seen:
-        kept.append(f"Message-ID: {message_id}\r\n".encode())
-    if b"date" not in seen:
-        kept.append(f"Date: {date_value(date)}\r\n".encode())
-    return b"".join((*kept, b"\r\n", letter[start:]))
+    return [(name, b"".join(lines)) for name, lines in fields], letter[start:]
 
 
 def _with_crlf(raw: bytes) -> bytes:
