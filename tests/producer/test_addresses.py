@@ -17,7 +17,7 @@ Make = Callable[..., Mail]
     ("written", "address", "name"),
     [
         ("anna@client.example", "anna@client.example", ""),
-        (" anna@client.example\n", "anna@client.example", ""),
+        (" anna@client.example\t", "anna@client.example", ""),
         ("<anna@client.example>", "anna@client.example", ""),
         ("< anna@client.example >", "anna@client.example", ""),
         ("Anna <anna@client.example>", "anna@client.example", "Anna"),
@@ -63,6 +63,14 @@ def test_from_is_spelled_from_in_a_dict(make: Make) -> None:
         *("a@b.example, c@d.example", "a@b.example;c@d.example", "Group: a@b.example;", "mailto:a@b.example, x"),
         *("a@-b.example", "a@b..example", "a@[127.0.0.1]", "a@b_c.example", "a@b.example.", f"{'a' * 300}@b.example"),
         *("a\r\n@b.example", "a@b.example\r\nBcc: c@d.example", "a\0@b.example", "a@b.exa\0mple", "\ud800@b.example"),
+        *(
+            "a@b.example\n",
+            "\ra@b.example",
+            "<a@b.example\r\n>",
+            "<\na@b.example>",
+            "A\n <a@b.example>",
+            "\n<a@b.example>",
+        ),
         *("a@b.example\r\nBcc: <c@d.example>", f"a@{'b' * 64}.example", f"a@{'b.' * 130}example"),
     ],
 )

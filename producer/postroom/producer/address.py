@@ -9,12 +9,14 @@ import email_validator
 import idna
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from postroom.producer.checking import Checked, Line
+from postroom.producer.checking import Checked, Line, line
 from postroom.producer.errors import InvalidMail
 
 _MOST_RECIPIENTS: Final = 1000
 _INSIDE_A_HOUSE: Final = re.compile(r"[@.](local|localhost|test)", re.IGNORECASE)
 _OUTSIDE: Final = ".example"
+_BLANK: Final = " \t"
+"""What may stand around an address and its name. A line break is never trimmed away: it is refused."""
 
 
 @lru_cache(maxsize=8192)
@@ -60,11 +62,11 @@ class Address(Checked):
             raise ValueError("must be one address, not several")  # noqa: TRY004 - pydantic words a TypeError itself
         if not isinstance(value, str):
             return value
-        text = value.strip()
+        text = value.strip(_BLANK)
         if "<" not in text or not text.endswith(">"):
             return {"address": text}
         name, _, address = text[:-1].rpartition("<")
-        name = name.strip()
+        name = name.strip(_BLANK)
         if len(name) > 1 and name[0] == name[-1] == '"':
             name = re.sub(r"\\(.)", r"\1", name[1:-1])
         elif name == address:
@@ -77,7 +79,7 @@ class Address(Checked):
     @field_validator("address")
     @classmethod
     def _is_address(cls, value: str) -> str:
-        return _checked(value.strip())
+        return _checked(line(value).strip(_BLANK))
 
     @property
     def key(self) -> str:

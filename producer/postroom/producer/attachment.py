@@ -15,6 +15,7 @@ _WORD: Final = r"[A-Za-z0-9!#$%&'*+.^_`{|}~-]+"
 _MEDIA_TYPE: Final = re.compile(rf"""{_WORD}/{_WORD}(?: *; *{_WORD}=(?:{_WORD}|"[ !#-\[\]-~]*"))*""")
 """RFC 2045 §5.1, with parameters such as ``text/calendar; method=REQUEST``."""
 _LONGEST_MEDIA_TYPE: Final = 500
+_LONGEST_FILENAME: Final = 1000
 _INLINE_ID: Final = re.compile(r"(?!.*=\?)[!-;=?-~]{1,200}")
 """The rest of a Content-ID (RFC 2392); one with ``=?`` in it would be decoded by readers (RFC 2047)."""
 
@@ -32,7 +33,7 @@ def is_inline_id(text: str) -> bool:
 class Attachment(Checked):
     """A file that goes with the mail. With `inline_id` the HTML shows it by ``cid:``."""
 
-    filename: Annotated[Line, Field(min_length=1, max_length=1000)]
+    filename: Annotated[Line, Field(min_length=1)]
     content: Annotated[Content, Field(repr=False)]
     content_type: str = ""
     inline_id: str | None = None
@@ -52,6 +53,8 @@ class Attachment(Checked):
     def _filename_can_be_seen(cls, value: str) -> str:
         if not value.strip():
             raise ValueError("must hold more than spaces")
+        if len(value) > _LONGEST_FILENAME:
+            raise ValueError(f"must have at most {_LONGEST_FILENAME} characters")
         return value
 
     @field_validator("inline_id")
