@@ -80,3 +80,17 @@ def test_a_bare_install_names_the_extra_that_the_command_line_needs(bare: list[s
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "pip install 'postroom[front]'" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["postroom.config.settings", "postroom.worker.app", "postroom.worker.smtp.session"])
+def test_a_bare_install_names_the_extra_that_other_parts_need(bare: list[str], module: str) -> None:
+    code = f"""
+from postroom.producer.errors import MissingExtra
+try:
+    import {module}
+except MissingExtra as error:
+    print(error)
+"""
+    done = subprocess.run([*bare, code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "pip install 'postroom[worker]'" in done.stdout

@@ -122,6 +122,7 @@ def scheduler_lives(_settings: Settings, client: redis.Redis) -> Finding:
 
 
 def _since_last(client: redis.Redis, chore: str) -> float | None:
-    """Seconds since a chore last ended; None if it never has."""
+    """Seconds since a chore last ended, by the clock of Redis; None if it never has."""
     last = client.get(last_run_key(chore))
-    return None if last is None else max(0.0, time.time() - float(last))
+    seconds, microseconds = client.time()
+    return None if last is None else max(0.0, seconds + microseconds / 1e6 - float(last))

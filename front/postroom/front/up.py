@@ -48,8 +48,8 @@ def up(settings: Settings) -> int:
     with data_folder.held(settings.data_dir):
         display = Display(sys.stdout.fileno(), [OWN_NAME, REDIS, *COMMANDS])
         ready_file(settings.data_dir).unlink(missing_ok=True)
-        flower.credentials(settings)
         flower.refuse_taken_port(settings)
+        flower.credentials(settings)
         redis = _redis(settings)
         _make_keys(settings, display)
         migrate(settings)

@@ -69,9 +69,10 @@ def test_a_file_where_the_folder_should_be(up: Up, data_dir: Path) -> None:
     assert data_dir.read_text() == "mine"
 
 
-def test_a_taken_port_names_the_setting(up: Up, free_port: int) -> None:
+def test_a_taken_port_names_the_setting_and_leaves_no_half_of_a_house(up: Up, data_dir: Path, free_port: int) -> None:
     with socket.create_server(("127.0.0.1", free_port)):
         refused(up(), f"127.0.0.1:{free_port}", "in use", "POSTROOM_FLOWER_BIND")
+    assert [path.name for path in data_dir.iterdir()] == ["up.lock"]
 
 
 def test_flower_is_not_opened_to_others_without_a_chosen_password(up: Up, free_port: int) -> None:

@@ -6,7 +6,6 @@ of its error: a message or a traceback could hold an address.
 
 import functools
 import os
-import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -152,7 +151,8 @@ def _chore_task(process: Process, name: str, chore: Callable[[Process], int]) ->
         found = chore(process)
         if found:
             log.info("chore", chore=name, found=found)
-        process.redis.set(last_run_key(name), repr(time.time()))
+        seconds, microseconds = process.redis.time()  # one clock for all who write and read it
+        process.redis.set(last_run_key(name), f"{seconds}.{microseconds:06}")
 
     run.__name__ = name
     return run
