@@ -332,12 +332,25 @@ def test_content_is_stuffed_and_ended_by_crlf() -> None:
     assert stuffed(b".a\r\n.b\r\nc.\r\n") == b"..a\r\n..b\r\nc.\r\n"
 
 
-@pytest.mark.parametrize("address", ["a@x>\r\nRCPT TO:<evil@x", "a b@x", "a\0@x", "<a@x>", "a@x\n"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("a@x>\r\nRCPT TO:<evil@x", "a b@x", "a\0@x", "<a@x>", "a@x\n"),
+        *('"a"> b@x', '"a"@x> b', '"a\nb"@x', '"a" b"@x', '"a\\"@x y'),
+    ],
+)
 def test_an_address_cannot_break_out_of_its_command(address: str) -> None:
     with pytest.raises(ValueError, match="address in the envelope"):
         Envelope(SENDER, ("b@x", address))
     with pytest.raises(ValueError, match="address in the envelope"):
         Envelope(address, ("b@x",))
+
+
+@pytest.mark.parametrize("address", ['"a b"@x.example', '"<a>"@x.example', '"a\\" <b>"@x.example'])
+def test_what_is_quoted_in_an_address_stays_in_it(served: Served, address: str) -> None:
+    server, session = served()
+    assert send(session, address).outcome is Outcome.ACCEPTED
+    assert f"RCPT TO:<{address}>" in server.commands
 
 
 def test_an_envelope_needs_a_recipient() -> None:

@@ -8,6 +8,8 @@ from postroom.config.states import Effect, Outcome, Scope
 from postroom.worker.smtp.replies import Reply, Verdict
 
 _NOT_IN_PATH = re.compile(r"[\x00-\x20\x7f<>]")
+_QUOTED_LOCAL_PART = re.compile(r'^"(?:[^"\\\x00-\x1f\x7f]|\\[ -~])*"(?=@)')
+"""Between double quotes a space or an angle bracket is part of the address (RFC 5321 §4.1.2)."""
 
 SIZE: Final = Verdict(
     Outcome.FAILED, Scope.MAIL, Effect.NONE, "size", hint="The letter is larger than the server said it takes (SIZE)."
@@ -50,7 +52,8 @@ class Envelope:
     def __post_init__(self) -> None:
         if not self.recipients:
             raise ValueError("an envelope needs a recipient")
-        if any(_NOT_IN_PATH.search(address) for address in (self.reverse_path, *self.recipients)):
+        paths = (self.reverse_path, *self.recipients)
+        if any(_NOT_IN_PATH.search(_QUOTED_LOCAL_PART.sub("", address)) for address in paths):
             raise ValueError("an address in the envelope holds a space, a control character or an angle bracket")
         if not all(address.rpartition("@")[2].isascii() for address in (self.reverse_path, *self.recipients)):
             raise ValueError("a domain in the envelope is not written as A-labels")
