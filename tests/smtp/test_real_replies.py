@@ -1,5 +1,6 @@
 """Replies of real servers, kept with where they were read, mean what a postmaster would make of them."""
 
+import re
 import tomllib
 from collections import Counter
 from dataclasses import dataclass
@@ -84,3 +85,16 @@ def test_case_changes_nothing(real: Kept) -> None:
     reply = real.reply
     shouted = Reply(reply.code, reply.enhanced_status_code, reply.text.upper(), reply.command)
     assert classify(shouted).rule == real.rule
+
+
+def test_the_page_about_replies_lists_each_provider_with_its_rules() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "replies.md").read_text()
+    listed = {
+        provider: set(re.findall(r"`(\w+)`", names))
+        for provider, names in re.findall(r"^- ([^:\n]+): ((?:.+\n)(?:  .+\n)*)", page, re.MULTILINE)
+    }
+    of_rules: dict[str, set[str]] = {}
+    for rule in every_rule().values():
+        for provider in filter(None, (rule.provider or "").split(", ")):
+            of_rules.setdefault(provider, set()).add(rule.name)
+    assert listed == of_rules
