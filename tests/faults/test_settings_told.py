@@ -6,6 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from postroom.config.settings import Settings
+from postroom.producer.errors import SettingsInvalid
+from postroom.worker.process import smtp_client
+
 
 def test_a_command_tells_it_on_stderr_and_does_its_work(tmp_path: Path) -> None:
     environment = {
@@ -19,3 +25,14 @@ def test_a_command_tells_it_on_stderr_and_does_its_work(tmp_path: Path) -> None:
         "postroom: POSTROOM_FLOWR_AUTH (environment) is no setting and has no effect; "
         "did you mean POSTROOM_FLOWER_AUTH?\n"
     )
+
+
+@pytest.mark.parametrize(("content", "why"), [(None, "No such file"), (b"no PEM", "certificate")])
+def test_a_worker_names_the_file_of_certificates_that_it_cannot_use(
+    tmp_path: Path, content: bytes | None, why: str
+) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(SettingsInvalid, match=f"^POSTROOM_SMTP_CA_FILE: {file}: .*{why}.*must be a file of PEM"):
+        smtp_client(Settings(_env_file=None, data_dir=tmp_path, smtp_ca_file=file))

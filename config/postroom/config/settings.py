@@ -62,7 +62,9 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(Path("postroom-data"), description="Folder of the embedded Redis, SQLite and the keys.")
     database_url: str | None = Field(None, description="URL of the ledger's database.")
-    broker_url: str | None = Field(None, description="URL of the Redis of inbox and nudges.")
+    broker_url: str | None = Field(
+        None, description="URL of the Redis of inbox and nudges; TLS: rediss://, with ?ssl_ca_certs=FILE for an own CA."
+    )
     keys_file: Path | None = Field(None, description="The private ring; workers alone may read it (mode 0600).")
     public_key_file: Path | None = Field(None, description="The public key that producers and the front seal with.")
     public_key: str | None = Field(None, description="The public key itself, instead of its file.")

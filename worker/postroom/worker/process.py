@@ -1,5 +1,6 @@
 """What one worker process holds: settings, keys, database, Redis, and for draining the writer and the open sessions."""
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from postroom.config.database import Database
 from postroom.config.settings import Settings
 from postroom.config.vault import FrontKey, Ring
 from postroom.producer.broker import redis_client
+from postroom.producer.errors import SettingsInvalid
 from postroom.worker.heartbeat import Heartbeat
 from postroom.worker.inbox import Inbox
 from postroom.worker.nudges import Nudges
@@ -133,7 +135,11 @@ class Process:
 
 
 def smtp_client(settings: Settings) -> Client:
-    """The SMTP client that the settings describe."""
+    """The SMTP client that the settings describe.
+
+    Raises:
+        SettingsInvalid: the file of CA certificates cannot be used.
+    """
     return Client(
         hello_name=settings.smtp_hello_name or default_hello_name(),
         timeouts=Timeouts(
@@ -148,9 +154,15 @@ def smtp_client(settings: Settings) -> Client:
             dot_seconds=settings.smtp_dot_timeout_seconds,
             quit_seconds=settings.smtp_quit_timeout_seconds,
         ),
-        tls=tls_context(_resolved(settings.smtp_ca_file)),
+        tls=_trusting(settings.smtp_ca_file),
     )
 
 
-def _resolved(path: Path | None) -> Path | None:
-    return None if path is None else path.resolve()
+def _trusting(ca_file: Path | None) -> ssl.SSLContext:
+    try:
+        return tls_context(None if ca_file is None else ca_file.resolve())
+    except OSError as error:
+        why = error.strerror or "holds no certificate"
+        raise SettingsInvalid(
+            f"POSTROOM_SMTP_CA_FILE: {ca_file}: {why}; it must be a file of PEM certificates"
+        ) from None

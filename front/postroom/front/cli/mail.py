@@ -9,13 +9,15 @@ from uuid import UUID
 
 import typer
 
-from postroom.config.states import HeldReason, MailState
+from postroom.config.states import Health, HeldReason, MailState
 from postroom.front.cli import explain as explaining
 from postroom.front.cli import output
 from postroom.front.cli.opening import opened
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+    from postroom.config.accounts import Account
 
 app = typer.Typer(no_args_is_help=True, help="What became of each mail, and what to do about it.")
 
@@ -105,11 +107,13 @@ def list_(
 @app.command()
 def show(*, mail_id: _Id, as_json: output.Json = False) -> None:
     """Show one mail, its recipients, and each attempt with what the server answered. Never its content."""
-    from postroom.config import mails
+    from postroom.config import accounts, mails
 
     with opened() as access, access.read() as connection:
         shown = mails.show(connection, mail_id)
-    _show(shown, as_json)
+        lane = shown["account_id"] if shown["state"] in {MailState.QUEUED, MailState.DEFERRED} else None
+        account = accounts.get(connection, UUID(lane)) if lane else None
+    _show(shown, as_json, account)
 
 
 @app.command()
@@ -209,7 +213,18 @@ def _story(shown: dict[str, Any]) -> str:
     return f"{shown['subject']!r}, from {shown['from']} to {to}, {times}.{last}"
 
 
-def _show(shown: dict[str, Any], as_json: bool) -> None:
+def _waits_for(account: "Account | None") -> str | None:
+    """What keeps a mail in its lane; None if nothing but its turn or its time does."""
+    from postroom.config.accounts import rfc3339
+
+    if account is None or account.health == Health.OK:
+        return None
+    when = output.moment(rfc3339(account.probe_at))
+    next_try = f"; it is tried again at {when}" if when else ""
+    return f"its account, which is {account.health}: {account.health_detail or 'no more is known'}{next_try}"
+
+
+def _show(shown: dict[str, Any], as_json: bool, account: "Account | None" = None) -> None:
     if as_json:
         output.as_json(shown)
         return
@@ -220,6 +235,7 @@ def _show(shown: dict[str, Any], as_json: bool) -> None:
         [
             ("id", shown["id"]),
             ("state", _state(shown)),
+            ("waits for", _waits_for(account)),
             ("from", shown["from"]),
             ("subject", shown["subject"]),
             ("owner", shown["owner"]),
