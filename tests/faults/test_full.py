@@ -1,5 +1,6 @@
 """Redis full, and disks full: a clear error, nothing lost, and the work goes on once there is room."""
 
+import json
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -16,6 +17,9 @@ from faults.conftest import Postroom
 from postroom.config.settings import Settings
 from postroom.config.tables import mails
 from postroom.config.vault import keygen, public_key
+from postroom.front.display import Display
+from postroom.front.supervisor import OWN_NAME
+from postroom.front.up import _Report
 from postroom.producer import BrokerUnavailable, Mail, Producer, names
 from postroom.worker.accept import accept
 from postroom.worker.process import Process
@@ -169,3 +173,18 @@ def test_a_full_disk_under_sqlite_leaves_mail_in_the_inbox(
     house.accept(late)
     assert house.state(early) == house.state(late) == ("held", "no_account")
     house.process = kept
+
+
+def test_a_full_disk_does_not_stop_what_runs(disk: Disk, capfd: pytest.CaptureFixture[str]) -> None:
+    """`up` notes for programs what runs, each time that a part was started again."""
+    settings = Settings(_env_file=None, data_dir=disk.path)
+    report = _Report(settings, Display(1, [OWN_NAME]))
+    (disk.path / "keys").mkdir()
+    (disk.path / "keys" / "flower.auth").touch(0o600)
+    (disk.path / "keys" / "flower.auth").write_text("me:s3cret")
+    disk.fill()
+    report.everything_is_up({"drain": 7})
+    assert "up.ready cannot be written: No space left on device; make room" in capfd.readouterr().out
+    disk.make_room()
+    report.everything_is_up({"drain": 8})
+    assert json.loads((disk.path / "up.ready").read_text())["programs"] == {"drain": 8}

@@ -170,9 +170,12 @@ def test_secrets_may_be_files(
 ) -> None:
     (tmp_path / "postroom_broker_url").write_text(f"{redis_server.url}\n")
     (tmp_path / "postroom_public_key").write_text(f"{public_key.to_text()}\n")
+    (tmp_path / "postroom_job_limit_bytes").write_text("2000\n")
     monkeypatch.setenv("POSTROOM_SECRETS_DIR", str(tmp_path))
     with Producer() as producer:
         producer.enqueue(make())
+        with pytest.raises(MailTooLarge, match="2,000"):
+            producer.enqueue(make(text="x" * 2000))
     monkeypatch.setenv("POSTROOM_BROKER_URL", "amqp://localhost")  # goes before the file
     with pytest.raises(SettingsInvalid, match="must begin with redis"):
         Producer()

@@ -58,7 +58,8 @@ def test_a_long_outage_is_told_again_at_growing_pauses(
 
 def test_each_kind_of_trouble_is_told(said: pytest.LogCaptureFixture) -> None:
     fail("celery.worker", redis.ConnectionError("x"))
-    fail("celery.worker", redis.exceptions.OutOfMemoryError("x"))
+    aborted = redis.exceptions.ExecAbortError("Transaction discarded")
+    fail("celery.worker", redis.exceptions.OutOfMemoryError("x"), cause=aborted)
     fail("celery.beat", RuntimeError("Couldn't apply scheduled task"), cause=redis.ResponseError("MISCONF …"))
     assert [text.partition("(")[2].partition(")")[0] for text in texts(said)] == [
         "ConnectionError",

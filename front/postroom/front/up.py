@@ -128,8 +128,11 @@ class _Report:
         state = {"pid": os.getpid(), "flower_url": flower.url(self._settings), "programs": dict(pids)}
         path = ready_file(self._settings.data_dir)
         scratch = path.with_name(f"{path.name}.new")
-        scratch.write_text(json.dumps(state), "utf-8")
-        scratch.replace(path)
+        try:
+            scratch.write_text(json.dumps(state), "utf-8")
+            scratch.replace(path)
+        except OSError as error:  # a full disk must not stop what runs
+            self._display.show(OWN_NAME, f"{path} cannot be written: {error.strerror}; make room on its disk")
         if not self._told:
             self._told = True
             for line in self._lines():

@@ -77,7 +77,9 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_of_redis(error: BaseException) -> bool:
-    return isinstance(error, redis.RedisError | kombu.exceptions.OperationalError)
+    """Whether it says what Redis has; that a transaction was given up is not why."""
+    ours = isinstance(error, redis.RedisError | kombu.exceptions.OperationalError)
+    return ours and not isinstance(error, redis.exceptions.ExecAbortError)
 
 
 def _say(record: logging.LogRecord, text: str) -> None:
