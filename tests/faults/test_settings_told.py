@@ -36,3 +36,12 @@ def test_a_worker_names_the_file_of_certificates_that_it_cannot_use(
         file.write_bytes(content)
     with pytest.raises(SettingsInvalid, match=f"^POSTROOM_SMTP_CA_FILE: {file}: .*{why}.*must be a file of PEM"):
         smtp_client(Settings(_env_file=None, data_dir=tmp_path, smtp_ca_file=file))
+
+
+def test_an_env_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"POSTROOM_LOG_LEVEL=\xff\n")
+    words = [sys.executable, "-P", "-m", "postroom.front.cli", "broker-url"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("POSTROOM_")}
+    done = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "postroom: .env: is not UTF-8 text\n"

@@ -3,6 +3,7 @@
 import difflib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 from dotenv import dotenv_values
@@ -59,7 +60,10 @@ def _said() -> Iterator[tuple[str, str, str]]:
     for variable, value in os.environ.items():
         if variable.upper().startswith(PREFIX):
             yield variable, value, _ENVIRONMENT
-    for variable, told in dotenv_values(DOTENV).items():
+    dotenv: dict[str, str | None] = {}
+    with suppress(OSError, UnicodeDecodeError):  # said where settings are loaded
+        dotenv = dotenv_values(DOTENV)
+    for variable, told in dotenv.items():
         if variable.upper().startswith(PREFIX):
             yield variable, told or "", DOTENV
     for folder in reversed(secrets_folders()):
