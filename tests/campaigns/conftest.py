@@ -1,0 +1,37 @@
+"""A house for the campaigns of one file, on each database in their long form: its drains and its faults are each campaign's own."""
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from campaigns.house import House, seeded
+from servers.databases import KINDS, Databases
+from servers.redis_server import RedisServer
+
+LONG = os.environ.get("POSTROOM_LONG") == "1"
+"""The long form of every campaign; the short one is part of the suite."""
+
+
+@pytest.fixture(scope="module", params=KINDS if LONG else ["postgresql"])
+def house(
+    request: pytest.FixtureRequest, databases: Databases, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[House]:
+    """With an accept and a care at work, and no drain."""
+    folder: Path = tmp_path_factory.mktemp("house")
+    with (
+        databases.migrated(request.param, folder) as url,
+        RedisServer() as redis_server,
+        House(folder, url, redis_server) as house,
+    ):
+        for kind in ("accept", "care"):
+            house.start(kind)
+        yield house
+
+
+@pytest.fixture
+def dice() -> Iterator[random.Random]:
+    with seeded() as dice:
+        yield dice

@@ -1,0 +1,226 @@
+"""A campaign's house: real worker processes over a real Redis and database, sending to a server that counts.
+
+Time is moved, not waited for: what is due later is due now, what lies in the inbox is a stray at once, and the
+scheduler's chores are asked for several times a second.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
+from uuid import UUID
+
+import redis
+from celery import Celery
+from sqlalchemy import func, select, update
+
+from campaigns.books import Books, arrivals, balance
+from postroom.config import accounts as kept
+from postroom.config.accounts import Account
+from postroom.config.database import Database, now
+from postroom.config.settings import Settings
+from postroom.config.states import Auth, MailState, Security
+from postroom.config.tables import mails
+from postroom.config.vault import keygen, public_key
+from postroom.producer import BrokerUnavailable, Mail, Producer, names
+from postroom.producer.broker import celery_url
+from postroom.producer.identifiers import uuid7
+from postroom.worker.app import chore_task
+from servers.command import wait_until
+from servers.redis_server import RedisServer
+from servers.scripted_smtp import ScriptedSMTP
+
+CHILD = Path(__file__).with_name("child.py")
+LEASE_SECONDS = 1.0
+_A_LITTLE_SECONDS = 0.2
+SETTLES_IN_SECONDS = 60.0
+UNENDED = (MailState.QUEUED, MailState.SENDING, MailState.DEFERRED, MailState.UNCERTAIN)
+
+
+class House:
+    """Everything of one campaign. Processes are started by name and ended with the house."""
+
+    def __init__(self, folder: Path, database_url: str, redis_server: RedisServer) -> None:
+        self.folder = folder
+        self.redis = redis_server
+        self.smtp = ScriptedSMTP(size_bytes=None)
+        self.settings = Settings(
+            _env_file=None,
+            data_dir=folder,
+            database_url=database_url,
+            broker_url=redis_server.url,
+            lease_seconds=LEASE_SECONDS,
+            drain_threads=16,
+        )
+        keygen(self.settings)
+        self.database = Database(self.settings.database)
+        self._celery = Celery("campaign", broker=celery_url(redis_server.url), set_as_current=False)
+        self.handed_over: list[UUID] = []
+        self.address = ""
+        self._arrived_before = 0
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._log = (folder / "workers.log").open("ab")
+
+    def __enter__(self) -> Self:
+        self.smtp.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for child in self._children.values():
+            with suppress(ProcessLookupError):
+                child.send_signal(signal.SIGCONT)
+            child.kill()
+            child.wait()
+        self.smtp.stop()
+        self.database.close()
+        self._celery.close()
+        self._log.close()
+
+    def start(self, kind: str, *faults: str, name: str | None = None) -> str:
+        """Start a process; returns its name, which is its kind if not given.
+
+        POSTROOM_TEST_FAULT is planted in every process: so is it proved that a campaign notices.
+        """
+        name = name or kind
+        if name in self._children:
+            self.kill(name)
+        faults += tuple(filter(None, [os.environ.get("POSTROOM_TEST_FAULT")]))
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("POSTROOM_")}
+        settings = self.settings
+        environment |= {
+            "POSTROOM_DATA_DIR": str(settings.data_dir),
+            "POSTROOM_DATABASE_URL": settings.database,
+            "POSTROOM_BROKER_URL": settings.broker,
+            "POSTROOM_LEASE_SECONDS": str(settings.lease_seconds),
+            "POSTROOM_DRAIN_THREADS": str(settings.drain_threads),
+        }
+        self._children[name] = subprocess.Popen(
+            [sys.executable, "-P", str(CHILD), kind, name, *faults],
+            env=environment,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+        )
+        return name
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        self._children[name].send_signal(number)
+
+    def wait_stopped(self, name: str) -> None:
+        """Wait for a process that a fault stops."""
+        wait_until(lambda: _state(self._children[name].pid) == "T")
+
+    def kill(self, name: str) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self._children[name].kill()
+        self._children[name].wait()
+
+    def ended(self, name: str) -> bool:
+        return self._children[name].poll() is not None
+
+    def wait_ended(self, name: str, seconds: float = 40) -> None:
+        """Wait for a process whose fault ends it."""
+        self._children[name].wait(seconds)
+
+    @property
+    def log(self) -> str:
+        """What the processes have said."""
+        return (self.folder / "workers.log").read_text()
+
+    def open_books(self, *, connections: int = 4) -> Account:
+        """Begin to count anew, with an account of the campaign's own."""
+        account_id = uuid7()
+        self.handed_over = []
+        self.address = f"shop-{account_id.hex}@shop.example"
+        self._arrived_before = len(self.smtp.accepted)
+        account = Account(
+            id=account_id,
+            address=self.address,
+            host=self.smtp.host,
+            port=self.smtp.port,
+            security=Security.NONE,
+            auth=Auth.NONE,
+            connections=connections,
+        )
+        with self.database.write() as connection:
+            return kept.add(connection, account)
+
+    def enqueue(self, count: int, **given: object) -> list[UUID]:
+        """Hand mails over as a site would that does not give up: the same mail again until Redis takes it."""
+        fields = {"from_": self.address, "to": "anna@client.example", "subject": "Order", "text": "Thank you"}
+        mails_to_send = [Mail(**{**fields, **given}) for _ in range(count)]  # type: ignore[arg-type]
+        with Producer(self.settings.broker, public_key=public_key(self.settings)) as producer:
+            for mail in mails_to_send:
+                self._hand_over(producer, mail)
+        return [mail.id for mail in mails_to_send]
+
+    def _hand_over(self, producer: Producer, mail: Mail) -> None:
+        while True:
+            try:
+                self.handed_over.append(producer.enqueue(mail))
+            except BrokerUnavailable:
+                continue
+            return
+
+    def wait_arrived(self, count: int, seconds: float = 40) -> None:
+        until = time.monotonic() + seconds
+        while (arrived := len(self.smtp.accepted) - self._arrived_before) < count:
+            assert time.monotonic() < until, f"{arrived} of {count} arrived; the workers said:\n{self.log[-6000:]}"
+            self.move_time()
+            time.sleep(_A_LITTLE_SECONDS)
+
+    def settle(self, seconds: float = SETTLES_IN_SECONDS) -> None:
+        """Wait until every mail has ended or waits for a person; waits of the clock are over at once."""
+        until = time.monotonic() + seconds
+        while unended := self._unended():
+            if time.monotonic() > until:
+                raise AssertionError(
+                    f"after {seconds} s there are still {unended}; the workers said:\n{self.log[-6000:]}"
+                )
+            self.move_time()
+            time.sleep(_A_LITTLE_SECONDS)
+
+    def _unended(self) -> str:
+        with self.redis.client() as client:
+            inbox = client.hlen(names.INBOX)
+        with self.database.read() as connection:
+            counted = select(mails.c.state, func.count()).where(mails.c.state.in_(UNENDED)).group_by(mails.c.state)
+            states: dict[str, int] = {state: number for state, number in connection.execute(counted)}  # noqa: C416
+        return ", ".join(f"{number} {state}" for state, number in {**states, "in the inbox": inbox}.items() if number)
+
+    def move_time(self) -> None:
+        """Let what waits for the clock be due: deferred and uncertain mail, jobs in the inbox, and the chores."""
+        with self.database.write() as connection:
+            waits = mails.c.state.in_((MailState.DEFERRED, MailState.UNCERTAIN))
+            connection.execute(update(mails).where(waits, mails.c.due_at > now()).values(due_at=now()))
+        with suppress(redis.RedisError), self.redis.client() as client:
+            for field in client.zrange(names.INBOX_AT, 0, -1):
+                client.zadd(names.INBOX_AT, {field: 1.0}, xx=True)
+            for chore in ("strays", "leases", "due", "release"):
+                self._celery.send_task(chore_task(chore), queue=names.QUEUE_CARE, expires=2, ignore_result=True)
+
+    def books(self) -> Books:
+        with self.database.read() as connection:
+            return balance(connection, self.handed_over, arrivals(self.smtp.accepted))
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@contextmanager
+def seeded() -> Iterator[random.Random]:
+    """A random generator whose seed is told when the campaign fails."""
+    seed = int(os.environ.get("POSTROOM_SEED") or random.SystemRandom().randrange(2**32))
+    try:
+        yield random.Random(seed)  # noqa: S311
+    except BaseException as error:
+        error.add_note(f"POSTROOM_SEED={seed}")
+        raise
