@@ -64,6 +64,17 @@ def test_nonsense_in_sending(
     assert delivery.reply is None
 
 
+@pytest.mark.parametrize("extensions", [["PIPELINING"], []], ids=["pipelined", "lockstep"])
+@pytest.mark.parametrize("code", [200, 250, 300, 334, 353, 355])
+def test_no_other_code_than_354_lets_data_go_on_or_counts_as_success(
+    scripted: Scripted, opened: Opened, extensions: list[str], code: int
+) -> None:
+    server = scripted(extensions=extensions, on={"DATA": Reply(f"{code} well")})
+    delivery = opened(server).deliver(Envelope("a@x", ("b@x",)), LETTER, lambda: pytest.fail("asked"))
+    assert delivery.outcome is Outcome.UNREACHED
+    assert server.accepted == []
+
+
 @pytest.mark.parametrize(("verb", "step"), OPENING)
 @pytest.mark.parametrize("more", ["250 2.0.0 more", "550 5.1.1 no", "rubbish"])
 def test_more_than_was_asked_in_opening(  # noqa: PLR0917 - fixtures and parameters

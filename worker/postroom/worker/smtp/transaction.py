@@ -181,8 +181,8 @@ class Transaction:
     def _read(self, verb: str) -> None:
         reply = self._wire.read_reply(verb, timeout_seconds=self._patience_seconds(verb))
         self._count(reply)
-        expected = 3 if verb == "DATA" else 2
-        if reply.code // 100 not in (expected, 4, 5):
+        right = reply.code == 354 if verb == "DATA" else reply.code < 300  # noqa: PLR2004 - RFC 5321 §4.3.2
+        if not right and reply.code < 400:  # noqa: PLR2004 - neither go-ahead nor refusal, such as 334 to DATA
             raise Surprise(f"the server answered {verb} with {reply.code}")
         match verb:
             case "RSET":
