@@ -1,4 +1,4 @@
-"""The child's side of the supervisor: say that the work has begun, and do not outlive whoever started us."""
+"""The side of a part that runs: say that its work has begun and goes on, and do not outlive whoever started it."""
 
 import ctypes
 import os
@@ -7,12 +7,17 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
+
+from postroom.producer.errors import Refused
 
 READY_FD: Final = "POSTROOM_READY_FD"
 """Environment: number of the pipe on which a child says, by one byte, that it does its work now."""
 SUPERVISOR_PID: Final = "POSTROOM_SUPERVISOR_PID"
 """Environment: process id of the supervisor that a child must not outlive."""
+ALIVE_FILE: Final = "POSTROOM_ALIVE_FILE"
+"""Environment: a file whose time a worker or the scheduler renews every few seconds while it does its work."""
 
 _PR_SET_PDEATHSIG: Final = 1
 _PARENT_CHECK_SECONDS: Final = 1.0
@@ -26,6 +31,31 @@ def say_ready() -> None:
         with suppress(OSError):  # the supervisor went away: nobody to tell
             os.write(int(descriptor), b"\n")
             os.close(int(descriptor))
+
+
+def alive_teller() -> Callable[[], None]:
+    """What to call while the work goes on: it renews the time of the file of POSTROOM_ALIVE_FILE, if that is set.
+
+    Until the first call the file is as old as can be.
+
+    Raises:
+        Refused: the file cannot be written.
+    """
+    given = os.environ.get(ALIVE_FILE)
+    if not given:
+        return lambda: None
+    path = Path(given)
+    try:
+        path.touch()
+        os.utime(path, (0, 0))
+    except OSError as error:
+        raise Refused(f"{ALIVE_FILE}={given}: cannot be written: {error.strerror}") from None
+
+    def tell() -> None:
+        with suppress(OSError):  # its age tells
+            path.touch()
+
+    return tell
 
 
 def follow_supervisor(by: signal.Signals = signal.SIGKILL) -> None:

@@ -60,7 +60,9 @@ def scheduler() -> None:
         child.say_ready()
 
     child.follow_supervisor()
+    tell = child.alive_teller()
     signals.beat_init.connect(begin, weak=False)
+    signals.after_task_publish.connect(lambda **_: tell(), weak=False)  # it has published a chore
     run_scheduler(settings_module.load())
 
 
@@ -109,5 +111,7 @@ def _work(kind: Literal["accept", "drain", "care"]) -> None:
     from postroom.worker.app import run_worker  # noqa: PLC0415
 
     child.follow_supervisor()
+    tell = child.alive_teller()
     signals.worker_ready.connect(lambda **_: child.say_ready(), weak=False)
+    signals.heartbeat_sent.connect(lambda **_: tell(), weak=False)  # its loop turns, connected to Redis
     run_worker(kind, settings_module.load())
