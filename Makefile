@@ -10,10 +10,10 @@ NEEDED_SERVERS := postfix:postfix saslpasswd2:sasl2-bin initdb:postgresql node:n
 	systemd-analyze:systemd
 
 .DEFAULT_GOAL := help
-.PHONY: help install run up test check constraints clean servers
+.PHONY: help install run up test check constraints clean servers compose-keys
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 run: $(VENV)/.front ## install what running needs, then one mail really goes: `postroom demo`
 	@$(IN_VENV)/postroom demo
@@ -22,6 +22,10 @@ up: $(VENV)/.front ## install what running needs, then everything on this machin
 	@exec $(IN_VENV)/postroom up
 
 install: $(VENV)/.dev ## install everything, tools for tests and checks too; leaves .venv/bin/postroom
+
+compose-keys: $(if $(filter 0,$(shell id -u)),$(VENV)/.front) ## make ./secrets for `docker compose up`, once: keys and passwords
+	@mkdir -p -m 700 secrets
+	@if [ "$$(id -u)" = 0 ]; then $(IN_VENV)/python deploy/compose_keys.py; else docker compose run --rm --build keys; fi
 
 test: $(VENV)/.dev servers ## run the tests
 	$(IN_VENV)/pytest -n 2
