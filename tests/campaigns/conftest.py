@@ -1,4 +1,4 @@
-"""A house for the campaigns of one file, on each database in their long form: its drains and its faults are each campaign's own."""
+"""A house for the campaigns of one file: its drains and its faults are each campaign's own."""
 
 import os
 import random
@@ -12,7 +12,7 @@ from servers.databases import KINDS, Databases
 from servers.redis_server import RedisServer
 
 LONG = os.environ.get("POSTROOM_LONG") == "1"
-"""The long form of every campaign; the short one is part of the suite."""
+"""The long form of every campaign, on both databases; the short one is part of the suite."""
 
 
 @pytest.fixture(scope="module", params=KINDS if LONG else ["postgresql"])

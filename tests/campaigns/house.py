@@ -90,7 +90,7 @@ class House:
         name = name or kind
         if name in self._children:
             self.kill(name)
-        faults += tuple(filter(None, [os.environ.get("POSTROOM_TEST_FAULT")]))
+        faults = (*filter(None, [os.environ.get("POSTROOM_TEST_FAULT")]), *faults)
         environment = {key: value for key, value in os.environ.items() if not key.startswith("POSTROOM_")}
         settings = self.settings
         environment |= {
