@@ -1,5 +1,6 @@
 """What the Dockerfile installs, and the house of docker-compose.yml in containers without an engine."""
 
+import contextlib
 import fcntl
 import os
 import re
@@ -54,18 +55,18 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     folder = shared / "image"
-    with (shared / "image.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with (shared / "image.build").open("w") as building, (shared / "image.use").open("w") as using:
+        fcntl.flock(building, fcntl.LOCK_EX)
         if not (folder / _INSTALLED).exists():
             shutil.rmtree(folder, ignore_errors=True)
             _build(folder)
-        fcntl.flock(lock, fcntl.LOCK_SH)
+        fcntl.flock(using, fcntl.LOCK_SH)
+        fcntl.flock(building, fcntl.LOCK_UN)
         yield folder
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return  # another process still uses it
-        shutil.rmtree(folder)
+        fcntl.flock(building, fcntl.LOCK_EX)
+        with contextlib.suppress(BlockingIOError):  # another process still uses it, and will remove it
+            fcntl.flock(using, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
