@@ -7,10 +7,10 @@ PIP := $(IN_VENV)/python -m pip --disable-pip-version-check
 
 # program:package, for each server or reader that tests start and that pip cannot bring.
 NEEDED_SERVERS := postfix:postfix saslpasswd2:sasl2-bin initdb:postgresql node:nodejs npm:npm munpack:mpack \
-	systemd-analyze:systemd
+	systemd-analyze:systemd redis-cli:redis-tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install run up test check constraints clean servers compose-keys
+.PHONY: help install run up test check settings constraints clean servers compose-keys
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -35,6 +35,9 @@ check: $(VENV)/.dev ## lint, format, types, and which package may import which
 	$(IN_VENV)/ruff format --check .
 	$(IN_VENV)/mypy
 	$(IN_VENV)/lint-imports
+
+settings: $(VENV)/.dev ## write docs/settings.md anew from the code
+	$(IN_VENV)/python -m postroom.config.settings_page docs/settings.md
 
 constraints: $(VENV)/.dev ## pin every dependency anew, at its newest version that fits
 	$(IN_VENV)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["dev"], sep="\n")' > $(VENV)/dev.in
