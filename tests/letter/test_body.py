@@ -159,6 +159,7 @@ def test_inline_image_and_attachment_as_a_reader_finds_them(letter: Make, read: 
         ("a.b", "<img src='cid:aXb'>", False),
         ("a&b", "<img src='cid:a&amp;b'>", True),
         ("a%b", "<img src='cid:a%25b'>", True),
+        ("&%00", "<img src='cid:&amp;%00'>", True),
         ("a(1)", "<img src='cid:a(1)'>", True),
         ("a", "<img src='a'>", False),
         ("a", "", False),

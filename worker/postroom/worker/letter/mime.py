@@ -62,7 +62,8 @@ def _is_shown(attachment: Attachment, html: str | None) -> bool:
     if attachment.inline_id is None or html is None:
         return False
     link = re.compile(rf"(?i:cid:){re.escape(attachment.inline_id)}(?![\w@.-])")
-    return bool(link.search(html) or link.search(unquote(unescape(html))))
+    written = unescape(html)  # an id may stand percent-encoded in its URL or, as many do it, not
+    return any(link.search(text) for text in (html, written, unquote(written)))
 
 
 def _boundary_tag(message_id: str, leaves: Sequence[Part]) -> str:
