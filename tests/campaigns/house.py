@@ -176,6 +176,11 @@ class House:
             self.move_time()
             time.sleep(_A_LITTLE_SECONDS)
 
+    @property
+    def under_way(self) -> bool:
+        """Whether some mail has not yet arrived."""
+        return len(self.smtp.accepted) - self._arrived_before < len(self.handed_over)
+
     def settle(self, seconds: float = SETTLES_IN_SECONDS) -> None:
         """Wait until every mail has ended or waits for a person; waits of the clock are over at once."""
         until = time.monotonic() + seconds
