@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, exists, func, select
+from sqlalchemy import Connection, Row, func, select
 
 from postroom.config.accounts import rfc3339
 from postroom.config.states import HeldReason, MailState, PriorityRank, RecipientKind
@@ -42,10 +42,8 @@ def newest(connection: Connection, wanted: Filter, *, limit: int) -> list[dict[s
     }
     query = query.where(*(column == value for column, value in equal.items() if value is not None))
     if wanted.recipient is not None:
-        named = exists().where(
-            recipients.c.mail_id == mails.c.id, func.lower(recipients.c.address) == wanted.recipient.lower()
-        )
-        query = query.where(named)
+        named = select(recipients.c.mail_id).where(func.lower(recipients.c.address) == wanted.recipient.lower())
+        query = query.where(mails.c.id.in_(named))
     if wanted.since is not None:
         query = query.where(mails.c.created_at >= wanted.since)
     if wanted.until is not None:

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Uuid,
     and_,
     false,
+    func,
     true,
 )
 
@@ -150,6 +151,8 @@ recipients = Table(
     Column("enhanced_status_code", String(16)),
 )
 
+Index("ix_recipients_address", func.lower(recipients.c.address))
+
 attempts = Table(
     "attempts",
     metadata,
@@ -171,7 +174,7 @@ rejects = Table(
     "rejects",
     metadata,
     Column("id", Uuid, primary_key=True),
-    Column("mail_id", Uuid, nullable=False),
+    Column("mail_id", Uuid, nullable=False, index=True),
     Column("producer", String(64)),
     Column("error", Text, nullable=False),
     Column("sealed", LargeBinary, nullable=False, comment="the job as it lay in the inbox"),

@@ -130,10 +130,14 @@ def _clear(connection: Connection, part: Clearing) -> Cleared:
 
 def releasable(connection: Connection, *, limit: int) -> list[UUID]:
     """Held mails whose cause may be gone: an active, not suspended account has their From. Most urgent first."""
-    confirmed = exists().where(
-        sender_rows.c.owner == mails.c.owner,
-        sender_rows.c.address_key == mails.c.from_key,
-        sender_rows.c.confirmed_at.is_not(None),
+    confirmed = (
+        exists()
+        .where(
+            sender_rows.c.owner == mails.c.owner,
+            sender_rows.c.address_key == mails.c.from_key,
+            sender_rows.c.confirmed_at.is_not(None),
+        )
+        .correlate(mails)  # it stands two queries deep, and SQLAlchemy looks one out
     )
     shared = accounts.c.owner.is_(None) & (mails.c.owner.is_(None) | confirmed)
     able = exists().where(

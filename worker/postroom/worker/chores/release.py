@@ -15,11 +15,15 @@ _MOST = 1000
 def release(process: Process) -> int:
     """Choose anew for a bounded number of mails; returns how many were looked at."""
     other = accounts.alias("other")
-    better = exists().where(
-        other.c.address_key == mails.c.from_key,
-        other.c.active == true(),
-        other.c.health == Health.OK,
-        or_(other.c.owner.is_(None), other.c.owner == mails.c.owner),
+    better = (
+        exists()
+        .where(
+            other.c.address_key == mails.c.from_key,
+            other.c.active == true(),
+            other.c.health == Health.OK,
+            or_(other.c.owner.is_(None), other.c.owner == mails.c.owner),
+        )
+        .correlate(mails)  # it stands two queries deep, and SQLAlchemy looks one out
     )
     able = exists().where(
         accounts.c.id == mails.c.account_id,
