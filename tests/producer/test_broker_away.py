@@ -43,7 +43,7 @@ def test_redis_that_is_not_there(public_key: PublicKey, tmp_path: Path, make: Ma
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(stale))
     for url in (f"redis://127.0.0.1:{closed}/0", f"redis+socket://{tmp_path}/none.sock", f"unix://{stale}"):
-        with Producer(url, public_key=public_key, timeout_seconds=2) as producer, within(2):
+        with Producer(url, public_key=public_key, timeout_seconds=1) as producer, within(2):
             with pytest.raises(BrokerUnavailable, match=r"postroom up.*POSTROOM_BROKER_URL") as away:
                 producer.enqueue(make())
             assert isinstance(away.value, ConnectionError)
