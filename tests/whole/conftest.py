@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from postroom.producer import Producer
 from servers.aiosmtpd_server import AiosmtpdServer
 from servers.certificates import Certificates
 from servers.command import Command
+from servers.databases import Databases
 
 LOGIN = "shop@shop.example"
 PASSWORD = "correct-horse-Пароль"  # no mailbox of this world
@@ -66,9 +68,10 @@ class Whole:
 
 
 @pytest.fixture(scope="module")
-def whole() -> Iterator[Whole]:
-    with tempfile.TemporaryDirectory(prefix="postroom-", dir="/tmp") as scratch:
-        folder = Path(scratch)
+def whole(request: pytest.FixtureRequest, databases: Databases) -> Iterator[Whole]:
+    """On the SQLite that `up` makes, unless a module says `DATABASE = "postgresql"`."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="postroom-", dir="/tmp")))
         certificates = Certificates(folder)
         with socket.socket() as trial:
             trial.bind(("127.0.0.1", 0))
@@ -80,6 +83,8 @@ def whole() -> Iterator[Whole]:
             "POSTROOM_SMTP_CA_FILE": str(certificates.ca_file),
             "POSTROOM_LEASE_SECONDS": "10",
         }
+        if getattr(request.module, "DATABASE", "sqlite") == "postgresql":
+            environment["POSTROOM_DATABASE_URL"] = stack.enter_context(databases.empty("postgresql", folder))
         up = Command([sys.executable, "-P", "-m", "postroom.front.cli", "up"], env=environment, cwd=folder)
         try:
             up.wait_for("Everything is up")

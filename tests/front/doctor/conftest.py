@@ -24,7 +24,7 @@ Examine = Callable[..., Report]
 def settings(tmp_path: Path) -> Settings:
     """Everything that can be there without a running program."""
     settings = Settings(_env_file=None, data_dir=tmp_path / "data", broker_url=f"redis+socket://{tmp_path}/no.sock")
-    settings.data_dir.mkdir(mode=0o700)
+    settings.data_dir.mkdir(mode=0o700, exist_ok=True)
     keygen(settings)
     migrate(settings.database)
     return settings
