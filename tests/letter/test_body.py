@@ -171,6 +171,15 @@ def test_inline_is_what_the_html_shows(letter: Make, read: Read, inline_id: str,
     assert part["content-id"] == f"<{inline_id}>"
 
 
+def test_of_two_ids_of_which_one_begins_the_other_the_longer_is_meant(letter: Make, read: Read) -> None:
+    files = tuple(Attachment("f", "image/png", PIXEL, inline_id) for inline_id in ("a", "a:", "b"))
+    message = read(letter(html="<img src='cid:a:'>", attachments=files))
+    assert shape(message) == "mixed(related(html, png), png, png)"
+    ((_, shown), *rest) = [list(part.iter_parts()) or [part] for part in message.iter_parts()]
+    assert shown["content-id"] == "<a:>"
+    assert [part["content-id"] for (part,) in rest] == ["<a>", "<b>"]
+
+
 @drawn
 @given(content=st.binary(max_size=400), filename=filenames, inline_id=inline_ids | st.none())
 @example(content=b"", filename="a", inline_id=None)

@@ -36,8 +36,9 @@ def body(letter: Letter, *, eight_bit: bool) -> Part:
         letter: not a raw one.
         eight_bit: the server takes 8BITMIME (RFC 6152).
     """
-    inline = [item for item in letter.attachments if _is_shown(item, letter.html)]
-    attached = [item for item in letter.attachments if not _is_shown(item, letter.html)]
+    shown_ids = _shown_ids(letter)
+    inline = [item for item in letter.attachments if item.inline_id in shown_ids]
+    attached = [item for item in letter.attachments if item.inline_id not in shown_ids]
     inline_parts = [_attachment_part(item, "inline", eight_bit=eight_bit) for item in inline]
     attached_parts = [_attachment_part(item, "attachment", eight_bit=eight_bit) for item in attached]
     text = html = None
@@ -57,13 +58,17 @@ def body(letter: Letter, *, eight_bit: bool) -> Part:
     return _multipart("mixed", [root, *attached_parts], f"=_m{tag}") if attached_parts else root
 
 
-def _is_shown(attachment: Attachment, html: str | None) -> bool:
-    """Tell whether the HTML shows this (RFC 2392). What it does not some readers would hide, if it stood with it."""
-    if attachment.inline_id is None or html is None:
-        return False
-    link = re.compile(rf"(?i:cid:){re.escape(attachment.inline_id)}(?![\w@.-])")
-    written = unescape(html)  # an id may stand percent-encoded in its URL or, as many do it, not
-    return any(link.search(text) for text in (html, written, unquote(written)))
+def _shown_ids(letter: Letter) -> set[str]:
+    """Return the inline ids that the HTML shows (RFC 2392). Some readers would hide the others, if they stood with it.
+
+    Where one id begins another, the longer one is meant.
+    """
+    ids = sorted((item.inline_id for item in letter.attachments if item.inline_id is not None), key=len, reverse=True)
+    if not ids or letter.html is None:
+        return set()
+    link = re.compile(rf"(?i:cid:)({'|'.join(map(re.escape, ids))})(?![\w@.-])")
+    written = unescape(letter.html)  # an id may stand percent-encoded in its URL or, as many do it, not
+    return {found for text in (letter.html, written, unquote(written)) for found in link.findall(text)}
 
 
 def _boundary_tag(message_id: str, leaves: Sequence[Part]) -> str:
