@@ -171,13 +171,19 @@ def test_inline_is_what_the_html_shows(letter: Make, read: Read, inline_id: str,
     assert part["content-id"] == f"<{inline_id}>"
 
 
-def test_of_two_ids_of_which_one_begins_the_other_the_longer_is_meant(letter: Make, read: Read) -> None:
-    files = tuple(Attachment("f", "image/png", PIXEL, inline_id) for inline_id in ("a", "a:", "b"))
-    message = read(letter(html="<img src='cid:a:'>", attachments=files))
+@pytest.mark.parametrize(
+    ("longer", "written"),
+    [("a:", "a:"), ("a&", "a&amp;"), ("a&", "a%26"), ("a%", "a%25"), ("a%", "a%"), ("a.b", "a.b")],
+)
+def test_of_two_ids_of_which_one_begins_the_other_the_longer_is_meant(
+    letter: Make, read: Read, longer: str, written: str
+) -> None:
+    files = tuple(Attachment("f", "image/png", PIXEL, inline_id) for inline_id in ("a", longer, "b"))
+    message = read(letter(html=f"<img src='cid:{written}'>", attachments=files))
     assert shape(message) == "mixed(related(html, png), png, png)"
-    ((_, shown), *rest) = [list(part.iter_parts()) or [part] for part in message.iter_parts()]
-    assert shown["content-id"] == "<a:>"
-    assert [part["content-id"] for (part,) in rest] == ["<a>", "<b>"]
+    (related, *rest) = message.iter_parts()
+    (_, shown) = related.iter_parts()
+    assert [part["content-id"] for part in (shown, *rest)] == [f"<{longer}>", "<a>", "<b>"]
 
 
 @drawn

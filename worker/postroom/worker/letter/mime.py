@@ -66,9 +66,9 @@ def _shown_ids(letter: Letter) -> set[str]:
     ids = sorted((item.inline_id for item in letter.attachments if item.inline_id is not None), key=len, reverse=True)
     if not ids or letter.html is None:
         return set()
-    link = re.compile(rf"(?i:cid:)({'|'.join(map(re.escape, ids))})(?![\w@.-])")
+    link = re.compile(rf"(?i:cid:)({'|'.join(map(re.escape, ids))})(?![\w@.%-])")
     written = unescape(letter.html)  # an id may stand percent-encoded in its URL or, as many do it, not
-    return {found for text in (letter.html, written, unquote(written)) for found in link.findall(text)}
+    return {found for text in (written, unquote(written)) for found in link.findall(text)}
 
 
 def _boundary_tag(message_id: str, leaves: Sequence[Part]) -> str:
