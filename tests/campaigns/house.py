@@ -203,8 +203,9 @@ class House:
     def move_time(self) -> None:
         """Let what waits for the clock be due: deferred and uncertain mail, jobs in the inbox, and the chores."""
         with self.database.write() as connection:
-            waits = mails.c.state.in_((MailState.DEFERRED, MailState.UNCERTAIN))
-            connection.execute(update(mails).where(waits, mails.c.due_at > now()).values(due_at=now()))
+            waits = (mails.c.state.in_((MailState.DEFERRED, MailState.UNCERTAIN)), mails.c.due_at > now())
+            free = select(mails.c.id).where(*waits).with_for_update(skip_locked=True)  # a worker may have it in hand
+            connection.execute(update(mails).where(mails.c.id.in_(free)).values(due_at=now()))
         with suppress(redis.RedisError), self.redis.client() as client:
             for field in client.zrange(names.INBOX_AT, 0, -1):
                 client.zadd(names.INBOX_AT, {field: 1.0}, xx=True)
