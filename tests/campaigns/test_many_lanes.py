@@ -22,7 +22,7 @@ def test_all_threads_send_at_once(house: House, databases: Databases) -> None:
     house.settings = house.settings.model_copy(update={"drain_threads": LANES, "lease_seconds": 60.0})
     lanes = [house.open_books(connections=1).address for _ in range(LANES)]
     house.start("drain")
-    mail: dict[str, Any] = {"to": "dot-wait-3000@client.example", "subject": "Order", "text": "Thank you"}
+    mail: dict[str, Any] = {"to": "dot-wait-8000@client.example", "subject": "Order", "text": "Thank you"}
     with Producer(house.settings.broker, public_key=public_key(house.settings)) as producer:
         house.handed_over = producer.enqueue_many(Mail(from_=lane, **mail) for lane in lanes)
     at_once = connections = 0
