@@ -124,7 +124,11 @@ def _enter(connection: Connection, asked: Enter) -> Lane | None:
 
 
 def _take_slot(connection: Connection, account: Account, asked: Enter) -> int | None:
-    taken = set(connection.execute(select(slots.c.number).where(slots.c.account_id == account.id)).scalars())
+    query = select(slots.c.number, slots.c.claim).where(slots.c.account_id == account.id)
+    taken = {row.number: row.claim for row in connection.execute(query)}
+    if asked.claim in taken.values():  # it was given, and the answer to the commit was lost: asked anew
+        leave(connection, [Leave(account.id, asked.claim)])
+        taken = {number: claim for number, claim in taken.items() if claim != asked.claim}
     for number in range(1, account.connections + 1):
         if number in taken:
             continue
