@@ -173,12 +173,15 @@ def test_a_worker_that_takes_the_proof_at_the_last_moment_is_waited_for(
                 house.redis.xadd(verify.steps_key(proof_id), {"progress": verify.Progress(step, True).to_json()})
 
         house.redis.delete(verify.candidate_key(proof_id))
-        threading.Timer(0.5, tell).start()
+        late.append(threading.Timer(0.5, tell))
+        late[0].start()
 
+    late: list[threading.Timer] = []
     told: list[verify.Progress] = []
     with Access(house.settings) as access:
         _instead_of_asking(access, monkeypatch, take_and_tell_late)
         prove(access, _candidate(smtp), told.append, worker_seconds=0.1)
+    late[0].join(10)  # before its Redis goes
     assert [each.step for each in told] == ["worker", "done"]
 
 
