@@ -24,6 +24,7 @@ from postroom.producer.identifiers import uuid7
 from postroom.worker.letter.compose import compose, needs_smtputf8
 from postroom.worker.letter.content import Letter, Mailbox
 from postroom.worker.process import Process
+from postroom.worker.smtp import hints
 from postroom.worker.smtp.errors import OpenFailed
 from postroom.worker.smtp.server import Server
 from postroom.worker.smtp.session import Delivery, Envelope, Session, Step
@@ -165,8 +166,13 @@ class _Stream:
 def _prove(process: Process, account: Account, server: Server, tell: Callable[[Progress], None]) -> bool:
     timeouts = process.client.timeouts.at_most(_LONGEST_STEP_SECONDS, dot_seconds=_LONGEST_DOT_SECONDS)
 
+    failed = False
+
     def on_step(step: Step) -> None:
-        tell(Progress(step.name, step.ok, step.detail, duration_seconds=step.duration_seconds))
+        nonlocal failed
+        if not failed:  # what the server says to the commands pipelined behind a refused one follows from that
+            tell(Progress(step.name, step.ok, step.detail, duration_seconds=step.duration_seconds))
+        failed = failed or not step.ok
 
     try:
         session = Session.open(server, replace(process.client, timeouts=timeouts), on_step=on_step)
@@ -180,15 +186,17 @@ def _prove(process: Process, account: Account, server: Server, tell: Callable[[P
         delivery = session.deliver(envelope, content, lambda: True)
     finally:
         session.close()
-    tell(_verdict(delivery))
+    tell(_verdict(delivery, account.auth))
     return delivery.outcome is Outcome.ACCEPTED
 
 
-def _verdict(delivery: Delivery) -> Progress:
+def _verdict(delivery: Delivery, auth: Auth) -> Progress:
     if delivery.outcome is Outcome.ACCEPTED:
         return Progress("done", True, "the account can send", duration_seconds=delivery.duration_seconds)
     hint = delivery.verdict.hint if delivery.verdict else ""
     reply = delivery.reply
+    if reply and delivery.verdict:
+        hint = hints.of_refusal(reply, delivery.verdict, auth)
     if reply is None:
         return Progress("done", False, f"message: {delivery.trouble or 'refused'}. {hint}".strip(), hint)
     step = _STEP_OF_COMMAND.get(reply.command, "message")

@@ -1,9 +1,10 @@
-"""What a person can do when a connection or TLS fails: a hint for each way it can."""
+"""What a person can do when a connection, TLS or a proof fails: a hint for each way it can."""
 
 import ssl
 from typing import Final
 
-from postroom.config.states import Security
+from postroom.config.states import Auth, Security
+from postroom.worker.smtp.replies import Reply, Verdict
 
 _OWN_CA: Final = "If it is signed by a CA of your own, name that CA's file in POSTROOM_SMTP_CA_FILE."
 _CERTIFICATE_HINTS: Final = {
@@ -32,6 +33,7 @@ CLEARTEXT: Final = (
 )
 UNREACHABLE: Final = "Check host and port, and whether a firewall here lets this port out."
 UNKNOWN_HOST: Final = "Check the spelling of host, and this machine's DNS."
+_NO_SIGN_IN: Final = "This account has auth none; if the server wants a sign-in, set auth auto, login and password."
 
 
 def of_tls(error: OSError, security: Security) -> tuple[str, str]:
@@ -49,3 +51,14 @@ def of_tls(error: OSError, security: Security) -> tuple[str, str]:
             return "the server speaks only old TLS", "TLS 1.2 is the least that Postroom accepts."
         return f"the TLS handshake failed ({error.reason or 'the server hung up'})", "Check security and port."
     return "the connection broke in the TLS handshake", "Check security and port."
+
+
+def of_refusal(reply: Reply, verdict: Verdict, auth: Auth) -> str:
+    """The hint for a refused proof: that of the reply's rule and, where nobody signed in, that the server may want it.
+
+    Postfix says no more to strangers than ``554 5.7.1 Recipient address rejected: Access denied``, which to others
+    means the recipient. So no rule can tell, but the account can: X.7.x is a refusal by policy (RFC 3463 §3.8), and
+    code 530 asks for a sign-in (RFC 4954 §6).
+    """
+    by_policy = reply.code == 530 or (reply.enhanced_status_code or "").startswith(("4.7.", "5.7."))  # noqa: PLR2004
+    return " ".join(filter(None, (verdict.hint, _NO_SIGN_IN if auth is Auth.NONE and by_policy else "")))
