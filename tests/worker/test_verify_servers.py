@@ -297,3 +297,12 @@ def test_a_sign_in_is_thought_of_where_the_reply_leaves_room_for_it(
     with ScriptedSMTP() as server:
         account = Account(uuid7(), f"{refused}@shop.example", server.host, server.port, NONE, Auth.NONE)
         assert ("auth none" in front.refusal(account, None).why) is wants_sign_in
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_the_host_may_be_an_ipv6_address(
+    front: Front, running: Callable[..., Peer], security: Security, host: str
+) -> None:
+    peer = running(peers.postfix)
+    assert front.add(candidate(peer, security, host=host), peer.password).host == "::1"
+    assert front.told[1].detail == "::1"
