@@ -266,6 +266,23 @@ def test_too_many_refusals_end_the_session(served: Served) -> None:
     assert server.connections == 1
 
 
+def test_a_mail_that_is_taken_makes_up_for_refusals(served: Served) -> None:
+    _, session = served()
+    for _ in range(4):
+        for recipient in ("rcpt-550-5.1.1@x", "rcpt-550-5.1.1@x", "b@x"):
+            send(session, recipient)
+    assert session.reusable
+
+
+def test_a_closed_session_is_used_no_more(served: Served) -> None:
+    server, session = served()
+    session.close()
+    with pytest.raises(RuntimeError, match="over"):
+        send(session, "b@x")
+    assert not session.alive()
+    assert server.commands.count("QUIT") == 1
+
+
 def test_a_mail_too_large_is_not_even_offered(served: Served) -> None:
     server, session = served(size_bytes=100)
     delivery = send(session, "b@x", "c@x", content=b"x" * 101)

@@ -84,6 +84,7 @@ def test_where_none_is_good_each_is_told(server: ScriptedSMTP, hasty: Client, re
     with pytest.raises(OpenFailed) as caught:
         Session.open(account(At(HOST, server.port)), hasty, guard=guard)
     assert caught.value.step == "connect"
+    assert not isinstance(caught.value.__cause__, TimeoutError)
     assert caught.value.what == (
         f"cannot connect to port {server.port} (::1: connection refused; 127.0.0.3: this network is not allowed; "
         "127.0.0.4: no answer in time)"

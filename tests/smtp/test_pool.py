@@ -73,11 +73,14 @@ def test_another_version_gets_no_session_of_the_old(server: ScriptedSMTP, make_p
 
 def test_forget_closes_every_version_of_one_account(server: ScriptedSMTP, make_pool: MakePool) -> None:
     pool = make_pool()
-    for key in [(1, 1), (1, 2), (2, 1)]:
-        pool.give_back(key, take(pool, server, key))
-    pool.forget(1)
+    sessions = {key: take(pool, server, key) for key in [("a", 1), ("a", 2), ("b", 1)]}
+    for key, session in sessions.items():
+        pool.give_back(key, session)
+    pool.forget("a")
     assert pool.idle_count == 1
     assert server.commands.count("QUIT") == 2
+    assert take(pool, server, ("b", 1)) is sessions["b", 1]
+    pool.give_back(("b", 1), sessions["b", 1])
 
 
 def test_a_session_that_is_not_reusable_is_closed(server: ScriptedSMTP, make_pool: MakePool) -> None:
@@ -114,13 +117,26 @@ def test_a_session_too_old_is_not_handed_out(server: ScriptedSMTP, make_pool: Ma
     server.wait_connections_closed()
 
 
-def test_idle_sessions_are_closed_by_themselves(server: ScriptedSMTP, make_pool: MakePool) -> None:
-    pool = make_pool(idle_seconds=0.2)
+@pytest.mark.parametrize("limits", [{"idle_seconds": 0.2}, {"age_seconds": 0.2}], ids=str)
+def test_idle_sessions_are_closed_by_themselves(
+    server: ScriptedSMTP, make_pool: MakePool, limits: dict[str, float]
+) -> None:
+    pool = make_pool(**limits)
     pool.give_back(KEY, take(pool, server))
     assert pool.idle_count == 1
     server.wait_connections_closed()
     assert pool.idle_count == 0
     assert server.commands[-1] == "QUIT"
+
+
+def test_a_session_is_idle_since_its_last_mail(server: ScriptedSMTP, make_pool: MakePool) -> None:
+    pool = make_pool()
+    session = take(pool, server)
+    session.last_used_at -= 61
+    session.deliver(Envelope("a@x", ("b@x",)), LETTER, permitted)
+    pool.give_back(KEY, session)
+    assert take(pool, server) is session
+    pool.give_back(KEY, session)
 
 
 def test_close_all_closes_now_and_later(server: ScriptedSMTP, make_pool: MakePool) -> None:
@@ -130,6 +146,7 @@ def test_close_all_closes_now_and_later(server: ScriptedSMTP, make_pool: MakePoo
     pool.close_all()
     pool.give_back(KEY, out)
     server.wait_connections_closed()
+    assert pool.idle_count == 0
     assert not any(thread.name == "smtp-pool" and thread.is_alive() for thread in threading.enumerate())
 
 

@@ -78,12 +78,7 @@ class Pool:
     def _pop(self, key: Hashable) -> Session | None:
         with self._lock:
             sessions = self._idle.get(key)
-            if not sessions:
-                return None
-            session = sessions.pop()
-            if not sessions:
-                del self._idle[key]
-            return session
+            return sessions.pop() if sessions else None  # the reaper takes an empty list away
 
     def _usable(self, session: Session) -> bool:
         now = time.monotonic()
