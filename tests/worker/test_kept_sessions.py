@@ -1,12 +1,10 @@
 """A kept session that its server ends costs no mail a try, and its account no rest."""
 
 import time
-from dataclasses import replace
 
 import pytest
 
 from postroom.config.states import Auth, Health, Security
-from postroom.worker.smtp.server import tls_context
 from servers.certificates import Certificates
 from servers.postfix import PostfixServer
 from servers.scripted_smtp import Drop, Fault, Reply, ScriptedSMTP
@@ -68,7 +66,7 @@ def test_postfix_closes_an_idle_session_and_the_next_mail_does_not_notice(
     house: House, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     certificates = Certificates(tmp_path_factory.mktemp("ca"))
-    house.process.client = replace(house.process.client, tls=tls_context(certificates.ca_file))
+    house.process.settings = house.process.settings.model_copy(update={"smtp_ca_file": certificates.ca_file})
     with PostfixServer(certificates, smtpd_timeout="1s") as server:
         account = house.add_account(
             server,

@@ -27,7 +27,6 @@ from postroom.producer import names
 from postroom.producer.identifiers import uuid7
 from postroom.worker.process import Process
 from postroom.worker.smtp import opening
-from postroom.worker.smtp.server import tls_context
 from postroom.worker.verify import Progress, verify
 from servers import peers
 from servers.aiosmtpd_server import AiosmtpdServer
@@ -261,7 +260,7 @@ def test_the_port_of_another_security_is_found_out(
 
 
 def test_a_certificate_of_a_ca_of_ones_own_needs_its_file(front: Front, peer: Peer, security: Security) -> None:
-    front.process.client = replace(front.process.client, tls=tls_context())
+    front.process.settings = front.process.settings.model_copy(update={"smtp_ca_file": None})
     failure = front.refusal(candidate(peer, security), peer.password)
     assert failure.step == "tls"
     assert "POSTROOM_SMTP_CA_FILE" in failure.why

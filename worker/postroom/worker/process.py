@@ -16,6 +16,7 @@ from postroom.config.settings import Settings
 from postroom.config.vault import FrontKey, Ring
 from postroom.producer.broker import redis_client
 from postroom.producer.errors import SettingsInvalid
+from postroom.worker.following import Following
 from postroom.worker.heartbeat import Heartbeat
 from postroom.worker.inbox import Inbox
 from postroom.worker.nudges import Nudges
@@ -86,9 +87,15 @@ class Process:
         return heartbeat
 
     @cached_property
+    def _client(self) -> Following[Client]:
+        return Following(self.settings.smtp_ca_file, lambda: smtp_client(self.settings))
+
+    @property
     def client(self) -> Client:
-        """How this process appears to SMTP servers; its TLS context is costly and made once."""
-        return smtp_client(self.settings)
+        """How this process appears to SMTP servers from now on. Its TLS context is costly, so it is made anew only when
+        the file of CA certificates changes.
+        """
+        return self._client.now()
 
     @cached_property
     def pool(self) -> Pool:
