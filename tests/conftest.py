@@ -1,5 +1,6 @@
 """Puts this folder on the path, so that every test finds `servers`; and gives tests the databases they run on."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from servers.databases import KINDS, Databases
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """What a command does to its own process must not reach the tests that come after it."""
+    umask = os.umask(0o022)
+    yield
+    os.umask(umask)
 
 
 @pytest.fixture(scope="session")

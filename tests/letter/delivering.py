@@ -1,32 +1,15 @@
 """The last part of a letter's way: over our own session into a real Postfix, and out of its Maildir."""
 
 import email
-import time
 from email import policy
 
 from postroom.config.states import Auth, Outcome, Security
 from postroom.worker.letter.compose import compose, needs_smtputf8
 from postroom.worker.letter.content import Letter
-from postroom.worker.smtp.errors import OpenFailed
-from postroom.worker.smtp.server import Client, Server
+from postroom.worker.smtp.server import Client
 from postroom.worker.smtp.session import Envelope, Session
 from servers.postfix import PostfixServer
 from servers.smtp_client import account, permitted
-
-_TEMPORARY_AUTHENTICATION_FAILURE = 454
-
-
-def _open(signed_in: Server, client: Client) -> Session:
-    """Opens a session; a server on a busy machine may ask to be tried again (RFC 4954 section 6)."""
-    deadline = time.monotonic() + 10
-    while True:
-        try:
-            return Session.open(signed_in, client)
-        except OpenFailed as failure:
-            temporary = failure.reply is not None and failure.reply.code == _TEMPORARY_AUTHENTICATION_FAILURE
-            if not temporary or time.monotonic() > deadline:
-                raise
-        time.sleep(0.2)
 
 
 class Delivering:
@@ -38,7 +21,7 @@ class Delivering:
         signed_in = account(
             server, security=Security.STARTTLS, auth=Auth.AUTO, login=server.login, password=server.password
         )
-        self._session = _open(signed_in, client)
+        self._session = Session.open(signed_in, client)
 
     def send(self, recipient: str, letter: Letter, *, eight_bit: bool) -> None:
         """Sends a letter to one address that no other letter goes to."""

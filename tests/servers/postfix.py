@@ -130,6 +130,7 @@ class PostfixServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # it signals its whole process group
+            umask=0o022,
         )
         self._watcher = subprocess.Popen(
             ["/bin/sh", "-c", _WATCH, str(self._master.pid), self._folder],
@@ -173,6 +174,13 @@ class PostfixServer:
         return ""
 
     def _lay_out(self) -> None:
+        umask = os.umask(0o022)  # Postfix reads much of it as another user
+        try:
+            self._write_files()
+        finally:
+            os.umask(umask)
+
+    def _write_files(self) -> None:
         folder = self._folder
         folder.chmod(0o755)
         for name in ("etc", "etc/sasl", "queue", "data", "mail"):
