@@ -21,7 +21,8 @@ from postroom.producer.mail import address_key
 
 DEFAULT_CONNECTIONS = 4
 
-_HEALTH = {"health", "health_detail", "probe_at", "probes"}
+_NOTED = {"health", "health_detail", "probe_at", "probes", "open_at", "paused_at", "paused_why"}
+"""What workers and others note about an account; a change of the account leaves it as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,11 @@ class Account:
     active: bool = True
     priority: int = 0
     connections: int = DEFAULT_CONNECTIONS
+    mails_per_minute: int | None = None
+    recipients_per_day: int | None = None
+    open_at: datetime | None = None
+    paused_at: datetime | None = None
+    paused_why: str | None = None
     health: Health = Health.OK
     health_detail: str | None = None
     probe_at: datetime | None = None
@@ -82,7 +88,13 @@ class Account:
             "priority": self.priority,
             "health": self.health,
             "health_detail": self.health_detail,
-            "limits": {"connections": self.connections},
+            "limits": {
+                "connections": self.connections,
+                "mails_per_minute": self.mails_per_minute,
+                "recipients_per_day": self.recipients_per_day,
+            },
+            "paused_at": rfc3339(self.paused_at),
+            "paused_why": self.paused_why,
             "verified_at": rfc3339(self.verified_at),
             "created_at": rfc3339(self.created_at),
         }
@@ -247,7 +259,7 @@ def _stored(connection: Connection, account_id: UUID) -> Account:
 def _replace(connection: Connection, before: Account, after: Account, **values: Any) -> None:
     """Its health stays as it is now, whatever it was when the account was read: workers may have noted it since."""
     refuse_twin(connection, after)
-    kept = {name: value for name, value in _columns(after).items() if name not in _HEALTH}
+    kept = {name: value for name, value in _columns(after).items() if name not in _NOTED}
     changed = connection.execute(
         update(accounts)
         .where(accounts.c.id == before.id, accounts.c.version == before.version)

@@ -6,6 +6,7 @@ account was removed.
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Boolean,
     Column,
     Double,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     and_,
     false,
     func,
+    text,
     true,
 )
 
@@ -62,7 +64,42 @@ accounts = Table(
     Column("version", Integer, nullable=False, comment="grows with each change; sessions of an older one are not used"),
     Column("created_at", Moment, nullable=False),
     Column("verified_at", Moment, nullable=False),
+    Column("mails_per_minute", Integer, comment="none: no limit"),
+    Column("recipients_per_day", Integer, comment="in any 24 hours; none: no limit"),
+    Column("open_at", Moment, comment="when its limits let mail through again; none: now"),
+    Column("paused_at", Moment, comment="none: not paused"),
+    Column("paused_why", Text, comment="what its provider said, where that paused it and not a person"),
 )
+
+pauses = Table(
+    "pauses",
+    metadata,
+    Column("scope", String(8), primary_key=True, comment="`all`"),
+    Column("paused_at", Moment, nullable=False),
+    comment="A row exists while the sending of all accounts is paused.",
+)
+
+counts = Table(
+    "counts",
+    metadata,
+    Column("account_id", Uuid, primary_key=True),
+    Column("span", String(8), primary_key=True, comment="`second` counts mails, `minute` counts recipients"),
+    Column("bucket", BigInteger, primary_key=True, autoincrement=False, comment="Unix time ÷ the span"),
+    Column("count", Integer, nullable=False),
+    comment="What accounts with a limit have claimed, for as long as it counts against the limit.",
+)
+
+turns = Table(
+    "turns",
+    metadata,
+    Column("account_id", Uuid, primary_key=True),
+    Column("priority", SmallInteger, primary_key=True, autoincrement=False),
+    Column("owner", String(64), primary_key=True, comment="empty: mail of no owner"),
+    Column("turn", BigInteger, nullable=False, comment="the last one that was given to a mail of this owner"),
+    Column("given_at", Moment, nullable=False, index=True),
+    comment="Owners who share a lane take turns: each mail is given one when it gets into the lane.",
+)
+Index("ix_turns_lane", turns.c.account_id, turns.c.priority, turns.c.turn)
 
 slots = Table(
     "slots",
@@ -111,12 +148,16 @@ mails = Table(
     Column("claim", Uuid, comment="token of the slot whose drain holds it"),
     Column("attempt_id", Uuid, comment="the last attempt marked; a late reply to it still settles the mail"),
     Column("marked_at", Moment, comment="the mark: set from before the final dot may go until its outcome is recorded"),
+    Column("turn", BigInteger, nullable=False, server_default=text("0"), comment="its place among the lane's owners"),
+    Column("claimed_at", Moment, comment="when it was claimed; it is counted then against the account's limits"),
+    Column("erased_at", Moment, comment="when its content and all that is personal was erased"),
 )
 
 Index(
     "ix_mails_lane",
     mails.c.account_id,
     mails.c.priority,
+    mails.c.turn,
     mails.c.due_at,
     mails.c.id,
     sqlite_where=mails.c.ready == true(),
@@ -125,11 +166,24 @@ Index(
 _waiting = and_(mails.c.ready == false(), mails.c.due_at.is_not(None), mails.c.claim.is_(None))
 Index("ix_mails_due", mails.c.due_at, sqlite_where=_waiting, postgresql_where=_waiting)
 _held = mails.c.held_at.is_not(None)
-Index("ix_mails_held", mails.c.from_key, mails.c.owner, sqlite_where=_held, postgresql_where=_held)
+Index(
+    "ix_mails_held",
+    mails.c.from_key,
+    mails.c.owner,
+    mails.c.priority,
+    mails.c.created_at,
+    mails.c.id,
+    sqlite_where=_held,
+    postgresql_where=_held,
+)
 _claimed = mails.c.claim.is_not(None)
 Index("ix_mails_claim", mails.c.claim, sqlite_where=_claimed, postgresql_where=_claimed)
 _unended = mails.c.ended_at.is_(None)
 Index("ix_mails_expires", mails.c.expires_at, sqlite_where=_unended, postgresql_where=_unended)
+_kept = and_(mails.c.ended_at.is_not(None), mails.c.erased_at.is_(None))
+Index("ix_mails_ended", mails.c.ended_at, sqlite_where=_kept, postgresql_where=_kept)
+_erased = mails.c.erased_at.is_not(None)
+Index("ix_mails_erased", mails.c.erased_at, sqlite_where=_erased, postgresql_where=_erased)
 
 letters = Table(
     "letters",

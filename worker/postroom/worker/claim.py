@@ -168,17 +168,18 @@ _PICKED = (
         bindparam("lane_owner", type_=String).is_(None) | (mails.c.owner == bindparam("lane_owner", type_=String)),
         mails.c.expires_at > now(),
     )
-    .order_by(mails.c.priority, mails.c.due_at, mails.c.id)
+    .order_by(mails.c.priority, mails.c.turn, mails.c.due_at, mails.c.id)
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True)
 )
 _CLAIM = (
     update(mails)
     .where(mails.c.id.in_(_PICKED))
-    .values(state=MailState.SENDING, ready=False, claim=bindparam("token"))
+    .values(state=MailState.SENDING, ready=False, claim=bindparam("token"), claimed_at=now())
     .returning(
         mails.c.id,
         mails.c.priority,
+        mails.c.turn,
         mails.c.due_at,
         mails.c.on_uncertain,
         mails.c.attempts,
@@ -206,7 +207,7 @@ def _claim(connection: Connection, account: Account, claim: UUID, most: int) -> 
     rows = list(connection.execute(_CLAIM, asked))
     if not rows:
         return ()
-    rows.sort(key=lambda row: (row.priority, row.due_at, row.id))
+    rows.sort(key=lambda row: (row.priority, row.turn, row.due_at, row.id))
     everyone: dict[UUID, list[Any]] = defaultdict(list)
     for recipient in connection.execute(_RECIPIENTS, {"ids": [row.id for row in rows]}):
         everyone[recipient.mail_id].append(recipient)

@@ -23,7 +23,7 @@ def leases(process: Process) -> int:
         lost = connection.execute(
             select(mails.c.id, mails.c.claim, mails.c.marked_at)
             .where(mails.c.claim.is_not(None), ~standing)
-            .order_by(mails.c.claim, mails.c.priority, mails.c.due_at, mails.c.id)
+            .order_by(mails.c.claim, mails.c.priority, mails.c.turn, mails.c.due_at, mails.c.id)
             .with_for_update(of=mails, skip_locked=True)  # a mark or record that is being written goes first
         ).all()
         _uncertain(connection, [row.id for row in lost if row.marked_at is not None])
