@@ -28,7 +28,7 @@ compose-keys: $(if $(filter 0,$(shell id -u)),$(VENV)/.front) ## make ./secrets 
 	@if [ "$$(id -u)" = 0 ]; then $(IN_VENV)/python deploy/compose_keys.py; else docker compose run --rm --build keys; fi
 
 test: $(VENV)/.dev servers ## run the tests
-	$(IN_VENV)/pytest -n 2
+	$(IN_VENV)/pytest -n 2 --dist worksteal
 
 check: $(VENV)/.dev ## lint, format, types, and which package may import which
 	$(IN_VENV)/ruff check .

@@ -14,6 +14,11 @@ from pathlib import Path
 PATIENCE_SECONDS = 30.0
 
 
+def _hear_hang_ups() -> None:
+    """SIGHUP is ignored by all that tests start when they run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Command:
     """A running command. Its output, stdout and stderr as one, is collected by a thread until it ends."""
 
@@ -30,7 +35,7 @@ class Command:
             stdin=subprocess.DEVNULL,
             stdout=its,
             stderr=its,
-            **options,  # type: ignore[call-overload]
+            **{"preexec_fn": _hear_hang_ups, **options},  # type: ignore[call-overload]
         )
         os.close(its)
         self._reader = threading.Thread(target=self._read, args=(ours,), daemon=True)
