@@ -94,6 +94,7 @@ def test_a_terminal_that_goes_away_is_a_warm_stop(supervise: Run, behaviour: str
 
 
 def _lead_a_session_on_stdout() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.setsid()
     fcntl.ioctl(1, termios.TIOCSCTTY, 0)
 
