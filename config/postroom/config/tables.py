@@ -165,11 +165,19 @@ Index(
 )
 _waiting = and_(mails.c.ready == false(), mails.c.due_at.is_not(None), mails.c.claim.is_(None))
 Index("ix_mails_due", mails.c.due_at, sqlite_where=_waiting, postgresql_where=_waiting)
+Index(
+    "ix_mails_later",
+    mails.c.account_id,
+    mails.c.id,
+    sqlite_where=_waiting,
+    postgresql_where=_waiting,
+)
 _held = mails.c.held_at.is_not(None)
 Index(
     "ix_mails_held",
     mails.c.from_key,
     mails.c.owner,
+    mails.c.reason,
     mails.c.priority,
     mails.c.created_at,
     mails.c.id,

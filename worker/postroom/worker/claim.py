@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import Connection, String, bindparam, delete, exists, func, select, true, update
 
 from postroom.config import accounts as kept
+from postroom.config import pauses
 from postroom.config.accounts import Account
 from postroom.config.database import insert_new, now
 from postroom.config.states import (
@@ -91,7 +92,7 @@ class Leave:
 def has_work(connection: Connection, account_id: UUID) -> bool:
     """Whether a drain of this account could do anything: a cheap look before it asks for a turn to write."""
     ready = exists().where(mails.c.account_id == account_id, mails.c.ready == true())
-    sending = (accounts.c.health == Health.OK) & ready
+    sending = (accounts.c.health == Health.OK) & ready & accounts.c.paused_at.is_(None) & ~pauses.ALL_PAUSED
     probing = (accounts.c.health != Health.OK) & (accounts.c.probe_at <= now())
     held = select(func.count()).select_from(slots).where(slots.c.account_id == account_id).scalar_subquery()
     query = select(accounts.c.id).where(
@@ -115,7 +116,8 @@ def _enter(connection: Connection, asked: Enter) -> Lane | None:
     number = _take_slot(connection, account, asked)
     if number is None:
         return None
-    claimed = () if account.health is Health.SUSPENDED else _claim(connection, account, asked.claim, asked.mails)
+    silent = account.health is Health.SUSPENDED or account.paused_at is not None
+    claimed = () if silent else _claim(connection, account, asked.claim, asked.mails)
     if not claimed and not probing:
         connection.execute(delete(slots).where(slots.c.claim == asked.claim))
         return None
@@ -150,9 +152,10 @@ def more(connection: Connection, asked: Sequence[More]) -> list[tuple[ClaimedMai
                 accounts.c.id == each.account.id,
                 accounts.c.active,
                 accounts.c.version == each.account.version,
+                accounts.c.paused_at.is_(None),
                 exists().where(slots.c.claim == each.claim),
             )
-            .with_for_update(read=True)  # a deactivation that commits first is in no claim
+            .with_for_update(read=True)  # a deactivation or pause that commits first is in no claim
         ).first()
         claimed.append(_claim(connection, each.account, each.claim, each.mails) if unchanged else ())
     return claimed
@@ -167,6 +170,7 @@ _PICKED = (
         mails.c.from_key == bindparam("lane_from_key"),
         bindparam("lane_owner", type_=String).is_(None) | (mails.c.owner == bindparam("lane_owner", type_=String)),
         mails.c.expires_at > now(),
+        ~pauses.ALL_PAUSED,
     )
     .order_by(mails.c.priority, mails.c.turn, mails.c.due_at, mails.c.id)
     .limit(bindparam("most"))

@@ -61,9 +61,16 @@ def upgrade() -> None:
 
 
 def _index_mails() -> None:
+    waits_unready = sa.and_(
+        sa.column("ready") == sa.false(), sa.column("due_at").is_not(None), sa.column("claim").is_(None)
+    )
     indexes = {
         "ix_mails_lane": (["account_id", "priority", "turn", "due_at", "id"], sa.column("ready") == sa.true()),
-        "ix_mails_held": (["from_key", "owner", "priority", "created_at", "id"], sa.text("held_at IS NOT NULL")),
+        "ix_mails_held": (
+            ["from_key", "owner", "reason", "priority", "created_at", "id"],
+            sa.text("held_at IS NOT NULL"),
+        ),
+        "ix_mails_later": (["account_id", "id"], waits_unready),
         "ix_mails_ended": (["ended_at"], sa.text("ended_at IS NOT NULL AND erased_at IS NULL")),
         "ix_mails_erased": (["erased_at"], sa.text("erased_at IS NOT NULL")),
     }
