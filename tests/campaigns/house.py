@@ -12,8 +12,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 import redis
@@ -26,7 +27,7 @@ from postroom.config.accounts import Account
 from postroom.config.database import Database, now
 from postroom.config.settings import Settings
 from postroom.config.states import Auth, MailState, Security
-from postroom.config.tables import mails
+from postroom.config.tables import accounts, mails
 from postroom.config.vault import keygen, public_key
 from postroom.producer import BrokerUnavailable, Mail, Producer, names
 from postroom.producer.broker import celery_url
@@ -46,10 +47,17 @@ UNENDED = (MailState.QUEUED, MailState.SENDING, MailState.DEFERRED, MailState.UN
 class House:
     """Everything of one campaign. Processes are started by name and ended with the house."""
 
-    def __init__(self, folder: Path, database_url: str, redis_server: RedisServer) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        database_url: str,
+        redis_server: RedisServer,
+        smtp: ScriptedSMTP | None = None,
+        **settings: Any,
+    ) -> None:
         self.folder = folder
         self.redis = redis_server
-        self.smtp = ScriptedSMTP(size_bytes=None)
+        self.smtp = smtp or ScriptedSMTP(size_bytes=None)
         self.settings = Settings(
             _env_file=None,
             data_dir=folder,
@@ -57,12 +65,14 @@ class House:
             broker_url=redis_server.url,
             lease_seconds=LEASE_SECONDS,
             drain_threads=16,
+            **settings,
         )
         keygen(self.settings)
         self.database = Database(self.settings.database)
         self._celery = Celery("campaign", broker=celery_url(redis_server.url), set_as_current=False)
         self.handed_over: list[UUID] = []
         self.address = ""
+        self.chores: tuple[str, ...] = ("strays", "leases", "due", "release", "probe")
         self._arrived_before = 0
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._log = (folder / "workers.log").open("ab")
@@ -92,14 +102,8 @@ class House:
             self.kill(name)
         faults = (*filter(None, [os.environ.get("POSTROOM_TEST_FAULT")]), *faults)
         environment = {key: value for key, value in os.environ.items() if not key.startswith("POSTROOM_")}
-        settings = self.settings
-        environment |= {
-            "POSTROOM_DATA_DIR": str(settings.data_dir),
-            "POSTROOM_DATABASE_URL": settings.database,
-            "POSTROOM_BROKER_URL": settings.broker,
-            "POSTROOM_LEASE_SECONDS": str(settings.lease_seconds),
-            "POSTROOM_DRAIN_THREADS": str(settings.drain_threads),
-        }
+        chosen = self.settings.model_fields_set
+        environment |= {f"POSTROOM_{name.upper()}": str(getattr(self.settings, name)) for name in chosen}
         self._children[name] = subprocess.Popen(
             [sys.executable, "-P", str(CHILD), kind, name, *faults],
             env=environment,
@@ -134,7 +138,7 @@ class House:
         """What the processes have said."""
         return (self.folder / "workers.log").read_text()
 
-    def open_books(self, *, connections: int = 4) -> Account:
+    def open_books(self, *, password: str | None = None, **changes: Any) -> Account:
         """Begin to count anew, with an account of the campaign's own."""
         account_id = uuid7()
         self.handed_over = []
@@ -145,10 +149,11 @@ class House:
             address=self.address,
             host=self.smtp.host,
             port=self.smtp.port,
-            security=Security.NONE,
-            auth=Auth.NONE,
-            connections=connections,
+            **{"security": Security.NONE, "auth": Auth.NONE, "connections": 4, **changes},
         )
+        if password is not None:
+            sealed = public_key(self.settings).seal(password.encode(), account.password_identity)
+            account = replace(account, password=sealed)
         with self.database.write() as connection:
             return kept.add(connection, account)
 
@@ -201,15 +206,19 @@ class House:
         return ", ".join(f"{number} {state}" for state, number in {**states, "in the inbox": inbox}.items() if number)
 
     def move_time(self) -> None:
-        """Let what waits for the clock be due: deferred and uncertain mail, jobs in the inbox, and the chores."""
+        """Let what waits for the clock be due: deferred and uncertain mail, accounts in trouble, jobs in the inbox, and
+        the chores.
+        """
         with self.database.write() as connection:
             waits = (mails.c.state.in_((MailState.DEFERRED, MailState.UNCERTAIN)), mails.c.due_at > now())
             free = select(mails.c.id).where(*waits).with_for_update(skip_locked=True)  # a worker may have it in hand
             connection.execute(update(mails).where(mails.c.id.in_(free)).values(due_at=now()))
+            in_trouble = select(accounts.c.id).where(accounts.c.probe_at > now()).with_for_update(skip_locked=True)
+            connection.execute(update(accounts).where(accounts.c.id.in_(in_trouble)).values(probe_at=now()))
         with suppress(redis.RedisError), self.redis.client() as client:
             for field in client.zrange(names.INBOX_AT, 0, -1):
                 client.zadd(names.INBOX_AT, {field: 1.0}, xx=True)
-            for chore in ("strays", "leases", "due", "release"):
+            for chore in self.chores:
                 self._celery.send_task(chore_task(chore), queue=names.QUEUE_CARE, expires=2, ignore_result=True)
 
     def books(self) -> Books:

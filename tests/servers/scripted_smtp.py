@@ -37,14 +37,21 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Closes the connection, by FIN or by RST, without a word. Nothing is recorded."""
+    """Closes the connection, by FIN or by RST, without a word. Nothing is recorded.
+
+    `half`: closes its own side alone, and reads on until the other side goes away.
+    """
 
     reset: bool = False
+    half: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """At the final dot: records the transaction, then closes without a reply."""
+    """At the final dot: records the transaction, then closes without a reply, in the ways of `Drop`."""
+
+    reset: bool = False
+    half: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +210,12 @@ class ScriptedSMTP:
             connections = list(self._open)
         for conversation in connections:
             conversation.say(text)
+
+    @property
+    def faults_left(self) -> int:
+        """How many faults of the script's lists have not happened yet."""
+        with self._lock:
+            return sum(fault is not None for due in self._on.values() if isinstance(due, list) for fault in due)
 
     def wait_accepted(self, count: int, timeout_seconds: float = 5) -> list[Accepted]:
         """Waits until at least `count` transactions were taken, and returns them all."""
@@ -465,7 +478,7 @@ class _Conversation:
 
     # -- the wire
 
-    def _answer(  # noqa: C901, PLR0912 - one arm a fault
+    def _answer(  # noqa: C901 - one arm a fault
         self, verb: str, usual: str, addresses: Sequence[str] = (), transaction: Accepted | None = None
     ) -> str:
         """Does what the fault due says, else the usual. Returns the text of the reply that went out."""
@@ -482,10 +495,8 @@ class _Conversation:
                 self._socket.sendall(_wire(text))
                 if said.startswith("421"):
                     raise _GoneError
-            case Drop(reset):
-                self._drop(reset=reset)
-            case Lost():
-                raise _GoneError
+            case Drop() | Lost():
+                self._drop(fault)
             case Hang():
                 self._hang()
             case Wait(seconds):
@@ -505,8 +516,11 @@ class _Conversation:
         self._socket.sendall(_wire(challenge))
         return self._line()
 
-    def _drop(self, *, reset: bool) -> None:
-        if reset:
+    def _drop(self, way: Drop | Lost) -> None:
+        if way.half:
+            self._socket.shutdown(socket.SHUT_WR)
+            self._hang()
+        if way.reset:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         raise _GoneError
 
@@ -526,8 +540,8 @@ class _Conversation:
         if not self._buffer:
             self._read()
         match self._server.fault("content", self._recipients):
-            case Drop(reset):
-                self._drop(reset=reset)
+            case Drop() as way:
+                self._drop(way)
             case Hang():  # reads no more either, so that the other side's buffers fill up
                 self._cut.wait()
                 raise _GoneError
@@ -562,8 +576,8 @@ class _Conversation:
         match self._server.fault("handshake"):
             case Hang():
                 self._hang()
-            case Drop(reset):
-                self._drop(reset=reset)
+            case Drop() as way:
+                self._drop(way)
             case Reply(text):
                 self._socket.sendall(_wire(text))
                 raise _GoneError
