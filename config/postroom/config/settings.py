@@ -65,6 +65,9 @@ class Settings(BaseSettings):
     broker_url: str | None = Field(
         None, description="URL of the Redis of inbox and nudges; TLS: rediss://, with ?ssl_ca_certs=FILE for an own CA."
     )
+    redis_fsync: Literal["everysec", "always"] = Field(
+        "everysec", description="When the Redis of `up` has a mail on disk: within 2 s, or before `enqueue` returns."
+    )
     keys_file: Path | None = Field(None, description="The private ring; workers alone may read it (mode 0600).")
     public_key_file: Path | None = Field(None, description="The public key that producers and the front seal with.")
     public_key: str | None = Field(None, description="The public key itself, instead of its file.")
@@ -93,6 +96,12 @@ class Settings(BaseSettings):
     drain_threads: int = Field(256, ge=1, le=1024, description="Lanes that one drain process can serve at once.")
     lifetime_hours: float = Field(
         48, gt=0, le=8760, allow_inf_nan=False, description="How long a mail may try to leave; held time not counted."
+    )
+    erase_after_days: int = Field(
+        90, ge=0, le=3650, description="When a mail's content is erased, in days after its end; 0: within a minute."
+    )
+    keep_erased_days: int = Field(
+        30, ge=1, le=3650, description="How long an erased mail's key, outcome and times are kept; then it is deleted."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much the parts tell.")
 

@@ -46,6 +46,7 @@ SECTIONS: Final[Mapping[str, Mapping[str, About]]] = {
             "rediss://:secret@redis.shop.example:6379/0",
             "the Redis of `postroom up`, a socket in the data folder",
         ),
+        "redis_fsync": About("`up`", "always"),
     },
     "Keys": {
         "keys_file": About(
@@ -61,6 +62,8 @@ SECTIONS: Final[Mapping[str, Mapping[str, About]]] = {
         "system_from": About("workers, the front", "postroom@shop.example"),
         "job_limit_bytes": About("`Producer`, `send`", "20971520"),
         "lifetime_hours": About("`worker accept`", "24"),
+        "erase_after_days": About("`worker care`", "30"),
+        "keep_erased_days": About("`worker care`", "7"),
     },
     "Watching": {
         "flower_bind": About("`flower`, `up`, `doctor`", "127.0.0.1:5556"),

@@ -98,7 +98,7 @@ def _redis(settings: Settings) -> list[Program]:
     return [
         Program(
             REDIS,
-            local_redis.command(server, data_dir),
+            local_redis.command(server, data_dir, settings.redis_fsync),
             floor=0,
             answers=lambda: local_redis.answers(data_dir),
             first_pause_seconds=0,
