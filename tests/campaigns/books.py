@@ -5,17 +5,17 @@ doubled_announced    arrived more than once, and the ledger said beforehand that
 doubled_unannounced  arrived more often than the ledger says, or arrived and is recorded as not sent
 """
 
-import email
+import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
 from uuid import UUID
 
 from sqlalchemy import Connection, select
 
 from postroom.config.states import HeldReason, MailState, RecipientState
 from postroom.config.tables import mails, recipients, rejects
-from servers.scripted_smtp import Accepted
 
 
 @dataclass
@@ -39,18 +39,34 @@ class Books:
         return ", ".join(f"{field.name} {getattr(self, field.name)}" for field in fields(self))
 
     @property
+    def counts(self) -> tuple[int, ...]:
+        """All counts, in the order of the fields."""
+        return astuple(self)
+
+    @property
     def balance(self) -> bool:
         """Whether nothing is lost and nothing doubled in silence."""
         return self.lost == 0 and self.doubled_unannounced == 0
 
 
-def arrivals(accepted: Sequence[Accepted]) -> Counter[tuple[UUID, str]]:
-    """How often each mail arrived at each recipient, by the Message-ID that Postroom wrote."""
+TOLD: list[Books] = []
+"""All books that were drawn up since the list was last emptied."""
+
+
+def table(told: Iterable[tuple[str, tuple[int, ...]]]) -> str:
+    """Books as a table of Markdown, a row a campaign by its name."""
+    names = ["campaign", *(field.name.replace("_", " ") for field in fields(Books))]
+    rows = [[name, *map(str, counts)] for name, counts in told]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [names, ["---"] * len(names), *rows])
+
+
+def arrivals(journal: Path) -> Counter[tuple[UUID, str]]:
+    """How often each mail arrived at each recipient, by the Message-ID that Postroom wrote, in a server's journal."""
     arrived: Counter[tuple[UUID, str]] = Counter()
-    for transaction in accepted:
-        message_id = str(email.message_from_bytes(transaction.content)["Message-ID"])
-        mail_id = UUID(message_id.strip("<>").partition("@")[0])
-        arrived.update((mail_id, address) for address in transaction.recipients)
+    for line in journal.read_text().splitlines() if journal.exists() else ():
+        transaction = json.loads(line)
+        mail_id = UUID(transaction["message_id"].strip("<>").partition("@")[0])
+        arrived.update((mail_id, address) for address in transaction["recipients"])
     return arrived
 
 
@@ -79,6 +95,7 @@ def balance(connection: Connection, handed_over: Iterable[UUID], arrived: Counte
                 books.doubled_unannounced += 1
             elif copies > 1:
                 books.doubled_announced += 1
+    TOLD.append(books)
     return books
 
 

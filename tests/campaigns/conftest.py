@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from campaigns import books
 from campaigns.house import House, seeded
 from servers.databases import KINDS, Databases
 from servers.redis_server import RedisServer
@@ -29,6 +30,24 @@ def house(
         for kind in ("accept", "care"):
             house.start(kind)
         yield house
+
+
+@pytest.fixture(autouse=True)
+def _books(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Hand the books of a campaign to the table at the end, which may be written by another process."""
+    books.TOLD.clear()
+    yield
+    campaign = f"{request.path.stem.removeprefix('test_')}: {request.node.name.removeprefix('test_')}"
+    request.node.user_properties += [("books", (campaign, told.counts)) for told in books.TOLD]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the books of all campaigns of the long form."""
+    ended = [each for each in terminalreporter.stats.get("", ()) if getattr(each, "when", None) == "teardown"]
+    told = [value for each in ended for name, value in each.user_properties if name == "books"]
+    if LONG and told:
+        terminalreporter.section("books")
+        terminalreporter.write_line(books.table(told))
 
 
 @pytest.fixture

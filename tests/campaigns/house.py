@@ -58,6 +58,7 @@ class House:
         self.folder = folder
         self.redis = redis_server
         self.smtp = smtp or ScriptedSMTP(size_bytes=None)
+        self.smtp.journal = self.journal = folder / "arrived.jsonl"
         self.settings = Settings(
             _env_file=None,
             data_dir=folder,
@@ -223,7 +224,7 @@ class House:
 
     def books(self) -> Books:
         with self.database.read() as connection:
-            return balance(connection, self.handed_over, arrivals(self.smtp.accepted))
+            return balance(connection, self.handed_over, arrivals(self.journal))
 
 
 def _state(pid: int) -> str:

@@ -15,7 +15,10 @@ accepted. What the server took stands in `accepted`, so that a test counts on bo
 
 import base64
 import contextlib
+import email.parser
 import hmac
+import json
+import os
 import secrets
 import socket
 import ssl
@@ -24,6 +27,7 @@ import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeAlias
 
@@ -100,6 +104,7 @@ class Accepted:
         parameters: what followed the address in MAIL FROM, such as ``SIZE=312 BODY=8BITMIME``.
         login: who signed in, or None.
         connection: number of the connection it came over, from 1.
+        hello: the name the client gave itself in EHLO.
     """
 
     reverse_path: str
@@ -109,6 +114,7 @@ class Accepted:
     encrypted: bool
     login: str | None
     connection: int
+    hello: str = ""
 
 
 class ScriptedSMTP:
@@ -125,6 +131,8 @@ class ScriptedSMTP:
         auth_before_tls: AUTH is offered on an unencrypted connection although STARTTLS is.
         size_bytes: the limit in SIZE; None: SIZE is not offered.
         extensions: further EHLO keywords.
+        journal: a file that gets a line of JSON for each transaction taken, its Message-ID and recipients, on the disk
+            before the reply goes out. So what was promised is known whatever becomes of this process.
 
     Attributes:
         accepted: the transactions taken, in order.
@@ -145,6 +153,7 @@ class ScriptedSMTP:
         auth_before_tls: bool = False,
         size_bytes: int | None = 10_000_000,
         extensions: Sequence[str] = ("PIPELINING", "8BITMIME", "ENHANCEDSTATUSCODES"),
+        journal: Path | None = None,
     ) -> None:
         self.host = host
         self.port = 0
@@ -156,6 +165,7 @@ class ScriptedSMTP:
         self.auth_before_tls = auth_before_tls
         self.size_bytes = size_bytes
         self.extensions = tuple(extensions)
+        self.journal = journal
         self.accepted: list[Accepted] = []
         self.commands: list[str] = []
         self.connections = 0
@@ -163,6 +173,7 @@ class ScriptedSMTP:
         self._on: dict[str, Fault | list[Fault | None]] = {}
         self._fired: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self._journal_turn = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._open: dict[_Conversation, threading.Thread] = {}
         self.script(on or {})
@@ -231,9 +242,19 @@ class ScriptedSMTP:
                 raise AssertionError(f"{len(self._open)} connections are still open")
 
     def record(self, transaction: Accepted) -> None:
+        if self.journal is not None:
+            self._write_down(transaction, self.journal)
         with self._changed:
             self.accepted.append(transaction)
             self._changed.notify_all()
+
+    def _write_down(self, transaction: Accepted, journal: Path) -> None:
+        head = email.parser.BytesHeaderParser().parsebytes(transaction.content)
+        line = {"message_id": str(head["Message-ID"]), "recipients": transaction.recipients}
+        with self._journal_turn, journal.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def note(self, line: str) -> None:
         with self._lock:
@@ -328,6 +349,7 @@ class _Conversation:
         self._socket = connection
         self._number = number
         self._buffer = bytearray()
+        self._hello = ""
         self._login: str | None = None
         self._encrypted = False
         self._cut = threading.Event()
@@ -366,6 +388,7 @@ class _Conversation:
     # -- commands
 
     def _ehlo(self, argument: str) -> None:
+        self._hello = argument
         server = self._server
         keywords = list(server.extensions)
         if server.size_bytes is not None:
@@ -454,6 +477,7 @@ class _Conversation:
             encrypted=self._encrypted,
             login=self._login,
             connection=self._number,
+            hello=self._hello,
         )
         limit = self._server.size_bytes
         if not self._recipients:
