@@ -39,6 +39,14 @@ if TYPE_CHECKING:
 
 _WRITES: Final = "postroom_writes"
 _BUSY_SECONDS: Final = 30
+_FORGET_MILLISECONDS: Final = 500
+_PRAGMAS: Final = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "foreign_keys=ON",
+    "temp_store=MEMORY",
+    "secure_delete=ON",  # what is erased is overwritten; Debian's SQLite has it by itself, others have not
+)
 
 _BOUNDED_WAITS: Final = {
     "connect_timeout": "10",
@@ -197,6 +205,26 @@ class Database:
             with writing.begin():
                 yield writing
 
+    def forget(self) -> bool:
+        """Leave nothing of what was erased in SQLite's log; other databases see to that themselves.
+
+        What is erased is overwritten in the file (`secure_delete`), but earlier pages lie in the log until it is used
+        again. Emptying it keeps writers waiting for as long as an older reader reads, hence the bound.
+
+        Returns:
+            False where a reader was in the way for too long; later writing overwrites the log then.
+        """
+        if self.engine.dialect.name != "sqlite":
+            return True
+        with self._turn(), self.engine.connect() as connection:
+            plain: Any = connection.connection.driver_connection
+            plain.execute(f"PRAGMA busy_timeout={_FORGET_MILLISECONDS}")
+            try:
+                busy, *_ = plain.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                plain.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
+        return not busy
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
@@ -206,7 +234,7 @@ def _set_up_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY"):
+        for pragma in _PRAGMAS:
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")

@@ -132,5 +132,6 @@ def _mail(row: Row[Any], to: list[str]) -> dict[str, Any]:
         "due_at": rfc3339(row.due_at),
         "expires_at": rfc3339(row.expires_at),
         "ended_at": rfc3339(row.ended_at),
+        "erased_at": rfc3339(row.erased_at),
         "copies_possible": row.copies_possible,
     }

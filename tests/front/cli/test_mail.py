@@ -12,7 +12,7 @@ from servers.scripted_smtp import Lost, ScriptedSMTP
 
 SHAPE = {
     *("id", "state", "reason", "from", "to", "subject", "owner", "account_id", "template", "priority", "tags"),
-    *("created_at", "due_at", "ended_at", "copies_possible", "producer", "expires_at"),
+    *("created_at", "due_at", "ended_at", "erased_at", "copies_possible", "producer", "expires_at"),
 }
 NOBODY = str(uuid7())
 
