@@ -26,9 +26,11 @@ from postroom.producer.errors import PostroomError, Refused
 from postroom.worker import logs
 from postroom.worker.accept import accept
 from postroom.worker.chores.due import due
+from postroom.worker.chores.erase import erase
 from postroom.worker.chores.expire import expire
 from postroom.worker.chores.leases import leases
 from postroom.worker.chores.probe import probe
+from postroom.worker.chores.prune import prune
 from postroom.worker.chores.release import release
 from postroom.worker.chores.strays import strays
 from postroom.worker.drain import drain
@@ -52,6 +54,8 @@ CHORES: Final[dict[str, tuple[Callable[[Process], int], float]]] = {
     "release": (release, 2.0),
     "probe": (probe, 5.0),
     "expire": (expire, 30.0),
+    "erase": (erase, 60.0),
+    "prune": (prune, 300.0),
 }
 """Each chore with its period in seconds."""
 
