@@ -8,6 +8,7 @@ A letter of no bytes (`size_bytes`) is one that was erased: a mail is sent again
 locks the mail's own row first, so that it and a resend wait for each other, and no two of them for one another.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
@@ -42,8 +43,8 @@ _CODE: Final = "^[2-5][0-9][0-9]( |$)"
 """How a server's reply begins (RFC 5321 4.2), in Python's spelling and in both databases'."""
 
 
-def _code_of(reply: Any) -> Any:
-    """What stays of a server's words: their code."""
+def _code_in(reply: Any) -> Any:
+    """`code_of`, in SQL."""
     return case((reply.regexp_match(_CODE), func.substr(reply, 1, 3)))
 
 
@@ -63,7 +64,7 @@ _EMPTY_RECIPIENT: Final = (
     .values(address="", name="")
 )
 _SHORTEN: Final = tuple(
-    update(table).where(table.c.mail_id.in_(_IDS)).values(reply=_code_of(table.c.reply))
+    update(table).where(table.c.mail_id.in_(_IDS)).values(reply=_code_in(table.c.reply))
     for table in (recipients, attempts)
 )
 
@@ -133,8 +134,11 @@ def erase_replies(connection: Connection, mail_id: UUID, pattern: str) -> int:
 _LETTER_BYTES: Final = select(mails.c.size_bytes).where(mails.c.id == bindparam("mail")).with_for_update(read=True)
 
 
-def reply_kept(connection: Connection, mail_id: UUID, reply: str | None) -> str | None:
-    """What may be written of a reply that comes after its mail has ended: its code once the mail was erased."""
-    if reply is None or connection.execute(_LETTER_BYTES, {"mail": mail_id}).scalar():
-        return reply
-    return reply[:3] if reply[:3].isdecimal() else None
+def is_erased(connection: Connection, mail_id: UUID) -> bool:
+    """Whether a mail's letter was erased; it is not while the transaction lasts, if it was not."""
+    return connection.execute(_LETTER_BYTES, {"mail": mail_id}).scalar() == 0
+
+
+def code_of(reply: str | None) -> str | None:
+    """What stays of a server's words: their code."""
+    return reply[:3] if reply and re.match(_CODE, reply) else None
