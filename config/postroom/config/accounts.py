@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from postroom.config.database import now
 from postroom.config.states import Auth, Health, Security
@@ -55,6 +55,11 @@ class Account:
     version: int = 1
     created_at: datetime | None = None
     verified_at: datetime | None = None
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether what it sends is counted."""
+        return self.mails_per_minute is not None or self.recipients_per_day is not None
 
     @property
     def address_key(self) -> str:
@@ -113,10 +118,24 @@ def _account(row: Row[Any]) -> Account:
     return Account(**values)
 
 
-def get(connection: Connection, account_id: UUID, *, locked: bool = False) -> Account | None:
-    """The account with this id, or None. `locked`: it stays as it is until the transaction ends (PostgreSQL)."""
-    query = select(accounts).where(accounts.c.id == account_id)
-    row = connection.execute(query.with_for_update(read=True) if locked else query).first()
+_BY_ID = select(accounts).where(accounts.c.id == bindparam("account"))
+_WITHOUT_LIMITS = _BY_ID.where(accounts.c.mails_per_minute.is_(None), accounts.c.recipients_per_day.is_(None))
+_SHARED = _WITHOUT_LIMITS.with_for_update(read=True)
+_ALONE = _BY_ID.with_for_update(key_share=True)
+
+
+def get(connection: Connection, account_id: UUID) -> Account | None:
+    """The account with this id, or None."""
+    row = connection.execute(_BY_ID, {"account": account_id}).first()
+    return None if row is None else _account(row)
+
+
+def get_for_claim(connection: Connection, account_id: UUID) -> Account | None:
+    """The account with this id, or None. It stays as it is until the transaction ends; one with limits is locked for
+    this transaction alone (PostgreSQL; SQLite has one writer at a time).
+    """
+    asked = {"account": account_id}
+    row = connection.execute(_SHARED, asked).first() or connection.execute(_ALONE, asked).first()
     return None if row is None else _account(row)
 
 

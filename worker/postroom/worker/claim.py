@@ -25,6 +25,7 @@ from postroom.config.states import (
     RecipientState,
 )
 from postroom.config.tables import accounts, letters, mails, recipients, slots
+from postroom.worker import limits
 from postroom.worker.retry import Facts, probe_gap_seconds
 
 
@@ -79,6 +80,11 @@ class More:
     claim: UUID
     mails: int
 
+    @property
+    def account_id(self) -> UUID:
+        """The account's id."""
+        return self.account.id
+
 
 @dataclass(frozen=True, slots=True)
 class Leave:
@@ -92,7 +98,9 @@ class Leave:
 def has_work(connection: Connection, account_id: UUID) -> bool:
     """Whether a drain of this account could do anything: a cheap look before it asks for a turn to write."""
     ready = exists().where(mails.c.account_id == account_id, mails.c.ready == true())
-    sending = (accounts.c.health == Health.OK) & ready & accounts.c.paused_at.is_(None) & ~pauses.ALL_PAUSED
+    sending = (
+        (accounts.c.health == Health.OK) & ready & limits.OPEN & accounts.c.paused_at.is_(None) & ~pauses.ALL_PAUSED
+    )
     probing = (accounts.c.health != Health.OK) & (accounts.c.probe_at <= now())
     held = select(func.count()).select_from(slots).where(slots.c.account_id == account_id).scalar_subquery()
     query = select(accounts.c.id).where(
@@ -103,11 +111,17 @@ def has_work(connection: Connection, account_id: UUID) -> bool:
 
 def enter(connection: Connection, asked: Sequence[Enter]) -> list[Lane | None]:
     """Give each its slot and mails; None where the account cannot send now, is full, or has nothing waiting."""
-    return [_enter(connection, each) for each in asked]
+    entered = {at: _enter(connection, asked[at]) for at in _in_order(asked)}
+    return [entered[at] for at in range(len(asked))]
+
+
+def _in_order(asked: Sequence[Enter] | Sequence[More]) -> list[int]:
+    """Places in the order in which accounts are locked, the same for all processes: so none wait for each other."""
+    return sorted(range(len(asked)), key=lambda at: asked[at].account_id)
 
 
 def _enter(connection: Connection, asked: Enter) -> Lane | None:
-    account = kept.get(connection, asked.account_id, locked=True)
+    account = kept.get_for_claim(connection, asked.account_id)
     if account is None or not account.active:
         return None
     probing = account.health is not Health.OK
@@ -142,23 +156,30 @@ def _take_slot(connection: Connection, account: Account, asked: Enter) -> int | 
     return None
 
 
+_UNCHANGED = select(accounts.c.id).where(
+    accounts.c.id == bindparam("account"),
+    accounts.c.active,
+    accounts.c.version == bindparam("as_version"),
+    accounts.c.paused_at.is_(None),
+    exists().where(slots.c.claim == bindparam("token")),
+)
+_UNCHANGED_SHARED = _UNCHANGED.with_for_update(read=True)  # a deactivation or pause that commits first is in no claim
+_UNCHANGED_ALONE = _UNCHANGED.with_for_update(key_share=True)
+
+
 def more(connection: Connection, asked: Sequence[More]) -> list[tuple[ClaimedMail, ...]]:
     """Claim more for lanes that are held. Nothing once the slot was lost or the account was changed: enter anew."""
-    claimed: list[tuple[ClaimedMail, ...]] = []
-    for each in asked:
-        unchanged = connection.execute(
-            select(accounts.c.id)
-            .where(
-                accounts.c.id == each.account.id,
-                accounts.c.active,
-                accounts.c.version == each.account.version,
-                accounts.c.paused_at.is_(None),
-                exists().where(slots.c.claim == each.claim),
-            )
-            .with_for_update(read=True)  # a deactivation or pause that commits first is in no claim
-        ).first()
-        claimed.append(_claim(connection, each.account, each.claim, each.mails) if unchanged else ())
-    return claimed
+    claimed = {at: _more(connection, asked[at]) for at in _in_order(asked)}
+    return [claimed[at] for at in range(len(asked))]
+
+
+def _more(connection: Connection, asked: More) -> tuple[ClaimedMail, ...]:
+    account = asked.account
+    unchanged = connection.execute(
+        _UNCHANGED_ALONE if account.has_limits else _UNCHANGED_SHARED,
+        {"account": account.id, "as_version": account.version, "token": asked.claim},
+    ).first()
+    return _claim(connection, account, asked.claim, asked.mails) if unchanged else ()
 
 
 _PICKED = (
@@ -176,9 +197,8 @@ _PICKED = (
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True)
 )
-_CLAIM = (
+_TAKE = (
     update(mails)
-    .where(mails.c.id.in_(_PICKED))
     .values(state=MailState.SENDING, ready=False, claim=bindparam("token"), claimed_at=now())
     .returning(
         mails.c.id,
@@ -189,8 +209,12 @@ _CLAIM = (
         mails.c.attempts,
         mails.c.copies_possible,
         mails.c.size_bytes,
+        mails.c.claimed_at,
     )
 )
+_CLAIM = _TAKE.where(mails.c.id.in_(_PICKED))
+_CLAIM_THESE = _TAKE.where(mails.c.id.in_(bindparam("ids", expanding=True)))
+_WAITING = _PICKED.add_columns(limits.PENDING.label("pending")).where(bindparam("largest") >= limits.PENDING)
 _RECIPIENTS = (
     select(recipients)
     .where(recipients.c.mail_id.in_(bindparam("ids", expanding=True)))
@@ -208,7 +232,7 @@ def _claim(connection: Connection, account: Account, claim: UUID, most: int) -> 
         "most": most,
         "token": claim,
     }
-    rows = list(connection.execute(_CLAIM, asked))
+    rows = _take_within_limits(connection, account, asked) if account.has_limits else _take(connection, _CLAIM, asked)
     if not rows:
         return ()
     rows.sort(key=lambda row: (row.priority, row.turn, row.due_at, row.id))
@@ -217,6 +241,26 @@ def _claim(connection: Connection, account: Account, claim: UUID, most: int) -> 
         everyone[recipient.mail_id].append(recipient)
     letters_at_hand = _first_letters(connection, rows)
     return tuple(_claimed(row, everyone[row.id], letters_at_hand.get(row.id)) for row in rows)
+
+
+def _take(connection: Connection, statement: Any, asked: dict[str, Any]) -> list[Any]:
+    return list(connection.execute(statement, asked))
+
+
+def _take_within_limits(connection: Connection, account: Account, asked: dict[str, Any]) -> list[Any]:
+    """Claim what the limits let through, and count it; if that is nothing, the lane is left alone until it is more."""
+    room = limits.room(connection, account)
+    bounds = {"most": min(asked["most"], room.mails), "largest": room.largest}
+    waiting = connection.execute(_WAITING, asked | bounds).all() if room.mails else []
+    going = waiting[: room.fitting([row.pending for row in waiting])]
+    if not going:
+        if waiting or not room.mails or connection.execute(_PICKED, asked).first():
+            limits.close(connection, account, room)
+        return []
+    taken = _take(connection, _CLAIM_THESE, {"ids": [row.id for row in going], "token": asked["token"]})
+    to = sum(row.pending for row in going)
+    limits.reserve(connection, account, taken[0].claimed_at, mails=len(taken), recipients=to)
+    return taken
 
 
 def _first_letters(connection: Connection, rows: Sequence[Any]) -> dict[UUID, bytes]:
@@ -248,11 +292,13 @@ def sealed_letter(connection: Connection, mail_id: UUID) -> bytes | None:
 def leave(connection: Connection, left: Sequence[Leave]) -> list[None]:
     """Free slots; mails that were claimed and not marked are ready again."""
     for each in left:
-        connection.execute(
+        unsent = connection.execute(
             update(mails)
             .where(mails.c.claim == each.claim, mails.c.marked_at.is_(None) | (mails.c.id == each.unsent))
             .values(state=MailState.QUEUED, ready=True, claim=None, marked_at=None)
+            .returning(mails.c.id)
         )
+        limits.return_unsent(connection, unsent.scalars().all())
         connection.execute(delete(slots).where(slots.c.claim == each.claim))
     return [None] * len(left)
 
