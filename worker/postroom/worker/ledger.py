@@ -1,4 +1,4 @@
-"""The ledger's writing of attempts: the only place, with `lanes` and `interventions`, where a mail's state changes.
+"""The ledger's writing of attempts. What may change a mail's state is in `transitions`.
 
 Each change is a conditional UPDATE; when not exactly one row changed, somebody else won and nothing else is written.
 The *mark* says that the final dot of an attempt may now go. It is durable before the dot and fenced by the claim, so
@@ -6,55 +6,30 @@ a worker whose claim was taken away sends nothing more.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
 from uuid import UUID
 
-from sqlalchemy import Boolean, Connection, Insert, Update, bindparam, case, insert, select, true, update
+from sqlalchemy import (
+    Boolean,
+    Connection,
+    Insert,
+    Update,
+    bindparam,
+    case,
+    exists,
+    func,
+    insert,
+    select,
+    true,
+    update,
+)
 
 from postroom.config.database import now
 from postroom.config.states import MailState, Outcome, RecipientState, Scope
 from postroom.config.tables import attempts, mails, recipients
-from postroom.worker import lanes
+from postroom.worker import copies, erasing, lanes, lifetime, limits
 from postroom.worker.retry import Next
-
-TRANSITIONS: Final[dict[MailState, frozenset[MailState]]] = {
-    MailState.QUEUED: frozenset({MailState.SENDING, MailState.HELD, MailState.CANCELLED, MailState.EXPIRED}),
-    MailState.SENDING: frozenset(
-        {
-            MailState.SENT,
-            MailState.DEFERRED,
-            MailState.HELD,
-            MailState.FAILED,
-            MailState.UNCERTAIN,
-            MailState.QUEUED,
-            MailState.CANCELLED,  # claimed and not yet marked: the fence keeps the worker from sending it
-        }
-    ),
-    MailState.DEFERRED: frozenset(
-        {MailState.SENDING, MailState.QUEUED, MailState.HELD, MailState.CANCELLED, MailState.EXPIRED}
-    ),
-    MailState.HELD: frozenset(
-        {MailState.QUEUED, MailState.CANCELLED, MailState.EXPIRED, MailState.SENT, MailState.FAILED}
-    ),
-    MailState.UNCERTAIN: frozenset(
-        {
-            MailState.SENT,
-            MailState.FAILED,
-            MailState.DEFERRED,
-            MailState.QUEUED,
-            MailState.HELD,
-            MailState.CANCELLED,
-        }
-    ),
-    MailState.SENT: frozenset(),
-    MailState.FAILED: frozenset({MailState.QUEUED}),
-    MailState.CANCELLED: frozenset(),
-    MailState.EXPIRED: frozenset(),
-}
-"""Every way a mail may go (design §5). A state that is not in a row cannot be reached from it."""
-
-ENDED: Final = frozenset({MailState.SENT, MailState.FAILED, MailState.CANCELLED, MailState.EXPIRED})
+from postroom.worker.transitions import ENDED, WAYS, Step, may
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,23 +108,43 @@ def _mark(connection: Connection, mark: Mark) -> bool:
 
 
 def _record(connection: Connection, record: Record) -> bool:
-    """Write one attempt. A reply that comes after the lease was lost still settles its mail, unless another attempt
-    was marked since; then it is only noted, as doubled where the server took it.
+    """Write one attempt; one that is written already changes nothing. Returns whether it settled its mail."""
+    unsent = limits.counted(connection, [record.mail_id]) if record.outcome is Outcome.UNREACHED else []
+    if not _settle(connection, record, _SETTLE, held_claim=record.claim):
+        return _record_late(connection, record)
+    limits.give_back(connection, unsent)
+    _write_attempt(connection, record, _INSERT_ATTEMPT, doubled=False)
+    if not _write_recipients(connection, record, record.recipients):
+        _follow_recipients(connection, record.mail_id)
+    if record.next.choose:
+        lanes.place(connection, [record.mail_id])
+    return True
+
+
+def _record_late(connection: Connection, record: Record) -> bool:
+    """Write a reply that came after the lease was lost. It settles its mail, unless another attempt was marked since:
+    then those whom the server took get no further copy, and the attempt is noted as doubled.
     """
-    settled = _settle(connection, record, _SETTLE, held_claim=record.claim)
-    known = None if settled else _known_outcome(connection, record.attempt_id)
-    if known is Outcome.UNCERTAIN:
-        settled = _settle(connection, record, _SETTLE_LATE, attempt=record.attempt_id)
-    elif not settled:
-        return False  # the claim was taken away before the mark, or this very record is written already
-    late = known is not None
-    doubled = late and not settled and record.outcome is Outcome.ACCEPTED
-    _write_attempt(connection, record, _UPDATE_ATTEMPT if late else _INSERT_ATTEMPT, doubled=doubled)
-    if settled:
-        _write_recipients(connection, record)
-        if record.next.choose:
-            lanes.place(connection, [record.mail_id])
+    if record.outcome is Outcome.UNCERTAIN or not _is_noted_as_uncertain(connection, record.attempt_id):
+        return False  # nothing new; or the claim was taken away before the mark, or this record is written already
+    if erasing.is_erased(connection, record.mail_id):
+        record = _without_words(record)
+    settled = _settle(connection, record, _SETTLE_LATE)
+    accepted = [each for each in record.recipients if each.state is RecipientState.ACCEPTED]
+    doubled = bool(accepted) and not settled and _is_overtaken(connection, record)
+    _write_attempt(connection, record, _UPDATE_ATTEMPT, doubled=doubled)
+    _write_recipients(connection, record, record.recipients if settled else accepted)
+    if _follow_recipients(connection, record.mail_id):
+        return True
+    if settled and record.next.choose:
+        lanes.place(connection, [record.mail_id])
     return settled
+
+
+def _without_words(record: Record) -> Record:
+    """Of servers' words the codes alone: the words repeat addresses, and were erased from this mail."""
+    told = tuple(replace(each, reply=erasing.code_of(each.reply)) for each in record.recipients)
+    return replace(record, reply=erasing.code_of(record.reply), recipients=told)
 
 
 # Statements are built once: building one costs several times what running it does.
@@ -166,21 +161,27 @@ _STEP = (
         ended_at=case((bindparam("ends", type_=Boolean) == true(), now())),
         attempts=mails.c.attempts + bindparam("counted"),
         claim=None,
+        claimed_at=None,
         marked_at=None,
     )
 )
-_SETTLE = _STEP.where(mails.c.claim == bindparam("held_claim"))
-_SETTLE_LATE = _STEP.where(mails.c.attempt_id == bindparam("attempt"), mails.c.ended_at.is_(None))
+_IS_WRITTEN = exists().where(attempts.c.id == bindparam("attempt"))
+_SETTLE = _STEP.where(mails.c.claim == bindparam("held_claim"), ~_IS_WRITTEN)
+_SETTLE_LATE = _STEP.where(mails.c.attempt_id == bindparam("attempt"), may(Step.LATE_REPLY)).values(
+    copies_possible=copies.possible(now_settled=bindparam("attempt")), expires_at=lifetime.with_held_time()
+)
 
 
 def _settle(connection: Connection, record: Record, statement: Update, **fence: UUID) -> bool:
     step = record.next
-    if step.state not in TRANSITIONS[MailState.SENDING]:
+    late = statement is _SETTLE_LATE
+    if step.state not in WAYS[Step.LATE_REPLY if late else Step.ATTEMPT].to:
         raise ValueError(f"an attempt cannot leave its mail {step.state}")
     changed = connection.execute(
         statement,
         {
             "mail": record.mail_id,
+            "attempt": record.attempt_id,
             "new_state": step.state,
             "new_reason": step.reason,
             "now_ready": step.due_in_seconds == 0,
@@ -188,19 +189,51 @@ def _settle(connection: Connection, record: Record, statement: Update, **fence: 
             "due_in_seconds": step.due_in_seconds or 0.0,
             "holds": step.state is MailState.HELD,
             "ends": step.state in ENDED,
-            "counted": int(step.counts),
+            "counted": int(step.counts and not late),  # it was counted when it was noted as uncertain
             **fence,
         },
     )
     return changed.rowcount == 1
 
 
-_KNOWN = select(attempts.c.outcome).where(attempts.c.id == bindparam("attempt"))
+_NOTED = select(attempts.c.outcome).where(attempts.c.id == bindparam("attempt"))
 
 
-def _known_outcome(connection: Connection, attempt_id: UUID) -> Outcome | None:
-    outcome = connection.execute(_KNOWN, {"attempt": attempt_id}).scalar()
-    return None if outcome is None else Outcome(outcome)
+def _is_noted_as_uncertain(connection: Connection, attempt_id: UUID) -> bool:
+    return connection.execute(_NOTED, {"attempt": attempt_id}).scalar() == Outcome.UNCERTAIN
+
+
+def _is_overtaken(connection: Connection, record: Record) -> bool:
+    """Whether another attempt was marked since."""
+    marked = connection.execute(select(mails.c.attempt_id).where(mails.c.id == record.mail_id)).scalar()
+    return marked != record.attempt_id
+
+
+_FOLLOW_RECIPIENTS = (
+    update(mails)
+    .where(
+        mails.c.id == bindparam("mail"),
+        may(Step.OVERTAKEN_REPLY),
+        mails.c.marked_at.is_(None),
+        ~exists().where(recipients.c.mail_id == mails.c.id, recipients.c.state == RecipientState.PENDING),
+        exists().where(recipients.c.mail_id == mails.c.id, recipients.c.state == RecipientState.ACCEPTED),
+    )
+    .values(
+        state=MailState.SENT,
+        reason=None,
+        ready=False,
+        claim=None,
+        claimed_at=None,
+        due_at=None,
+        held_at=None,
+        ended_at=func.coalesce(mails.c.ended_at, now()),
+    )
+)
+
+
+def _follow_recipients(connection: Connection, mail_id: UUID) -> bool:
+    """End a mail as sent that a reply to an earlier attempt has left with nobody to send to."""
+    return connection.execute(_FOLLOW_RECIPIENTS, {"mail": mail_id}).rowcount == 1
 
 
 _INSERT_ATTEMPT = insert(attempts).values(started_at=now(bindparam("began_seconds")))
@@ -242,15 +275,20 @@ def _write_attempt(connection: Connection, record: Record, statement: Insert | U
 
 _RECIPIENT = (
     update(recipients)
-    .where(recipients.c.mail_id == bindparam("mail"), recipients.c.position == bindparam("at"))
+    .where(
+        recipients.c.mail_id == bindparam("mail"),
+        recipients.c.position == bindparam("at"),
+        recipients.c.state != RecipientState.ACCEPTED,  # by the reply to an earlier attempt, that came late
+    )
     .values(state=bindparam("new_state"), reply=bindparam("new_reply"), enhanced_status_code=bindparam("new_code"))
 )
 
 
-def _write_recipients(connection: Connection, record: Record) -> None:
-    if not record.recipients:
-        return
-    connection.execute(
+def _write_recipients(connection: Connection, record: Record, them: Sequence[RecipientRecord]) -> bool:
+    """Write outcomes of recipients; whether none of them had been accepted before."""
+    if not them:
+        return True
+    written = connection.execute(
         _RECIPIENT,
         [
             {
@@ -260,6 +298,7 @@ def _write_recipients(connection: Connection, record: Record) -> None:
                 "new_reply": recipient.reply,
                 "new_code": recipient.enhanced_status_code,
             }
-            for recipient in record.recipients
+            for recipient in them
         ],
     )
+    return written.rowcount == len(them)

@@ -7,7 +7,9 @@ from sqlalchemy import ColumnElement, Connection, exists, false, func, select, t
 from postroom.config.database import now
 from postroom.config.states import Health, HeldReason, MailState
 from postroom.config.tables import accounts, mails, slots
+from postroom.worker import copies, limits, turns
 from postroom.worker.process import Process
+from postroom.worker.transitions import Step, may
 
 _MOST: Final = 5000
 
@@ -22,11 +24,8 @@ def due(process: Process) -> int:
     if ids:
         with process.database.write() as connection:
             still_due = (mails.c.id.in_(ids), mails.c.claim.is_(None), mails.c.due_at <= now())
-            connection.execute(
-                update(mails)
-                .where(*still_due, mails.c.state.in_([MailState.QUEUED, MailState.DEFERRED]))
-                .values(ready=True)
-            )
+            turns.give_to_kept(connection, ids)
+            connection.execute(update(mails).where(*still_due, may(Step.CLAIM)).values(ready=True))
             _send_uncertain_again(connection, *still_due)
     _nudge_lanes(process)
     return len(ids)
@@ -37,13 +36,18 @@ def _send_uncertain_again(connection: Connection, *still_due: ColumnElement[bool
 
     It is announced before it leaves: from now on two copies may exist.
     """
-    uncertain = (*still_due, mails.c.state == MailState.UNCERTAIN)
-    same_account = exists().where(accounts.c.id == mails.c.account_id, accounts.c.active == true())
+    uncertain = (*still_due, may(Step.SECOND_COPY))
+    same_account = exists().where(
+        accounts.c.id == mails.c.account_id,
+        accounts.c.active == true(),
+        accounts.c.address_key == mails.c.from_key,
+        accounts.c.owner.is_(None) | (accounts.c.owner == mails.c.owner),
+    )
     may_go = same_account & (mails.c.expires_at > now())
     connection.execute(
         update(mails)
         .where(*uncertain, may_go)
-        .values(state=MailState.QUEUED, ready=True, copies_possible=mails.c.copies_possible + 1)
+        .values(state=MailState.QUEUED, ready=True, copies_possible=copies.possible())
     )
     connection.execute(
         update(mails)
@@ -56,7 +60,9 @@ def _nudge_lanes(process: Process) -> None:
     """Nudge lanes that have ready mail and no drain at work: their nudge was lost, or the time has just come."""
     ready = exists().where(mails.c.account_id == accounts.c.id, mails.c.ready == true())
     drained = select(func.count()).where(slots.c.account_id == accounts.c.id).scalar_subquery()
-    idle = select(accounts.c.id).where(accounts.c.active, accounts.c.health == Health.OK, ready, drained == 0)
+    idle = select(accounts.c.id).where(
+        accounts.c.active, accounts.c.health == Health.OK, limits.OPEN, ready, drained == 0
+    )
     with process.database.read() as connection:
         lanes = list(connection.execute(idle).scalars())
     for account_id in lanes:

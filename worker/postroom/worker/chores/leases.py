@@ -8,6 +8,7 @@ from sqlalchemy import Connection, case, delete, exists, insert, literal, select
 from postroom.config.database import now
 from postroom.config.states import HeldReason, MailState, OnUncertain, Outcome
 from postroom.config.tables import attempts, mails, slots
+from postroom.worker import limits
 from postroom.worker.process import Process
 from postroom.worker.retry import UNCERTAIN_WAIT_SECONDS
 
@@ -61,6 +62,7 @@ def _uncertain(connection: Connection, ids: list[UUID]) -> None:
             held_at=case((holds, now())),
             attempts=mails.c.attempts + 1,
             claim=None,
+            claimed_at=None,
             marked_at=None,
         )
     )
@@ -84,3 +86,4 @@ def _ready_again(connection: Connection, ids: list[UUID], in_hand: list[UUID]) -
             claim=None,
         )
     )
+    limits.return_unsent(connection, ids)
