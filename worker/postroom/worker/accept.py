@@ -26,12 +26,14 @@ from postroom.producer import names
 from postroom.producer.errors import CannotOpen, InvalidMail, NewerJob
 from postroom.producer.identifiers import uuid7
 from postroom.producer.mail import Address, Mail, address_key
+from postroom.worker import turns
 from postroom.worker.inbox import MOST_AT_ONCE, Waiting
 from postroom.worker.lanes import Chooser
 from postroom.worker.letter.content import Letter
 from postroom.worker.letter.from_mail import letter_of
 from postroom.worker.letter.raw import values
 from postroom.worker.process import Process, letter_identity
+from postroom.worker.turns import Coming
 
 _MOST_TRIES: Final = 5
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")
@@ -199,23 +201,31 @@ def _insert(process: Process, connection: Connection, opened: Sequence[_Opened])
         return _Inserted(0, other_body, set())
     chooser = Chooser(connection, {(each.from_.key, each.mail.owner) for each in fresh.values()})
     rows = [_mail_row(process, each, chooser, clock) for each in fresh.values()]
+    sealed = {each.mail.id: _sealed(process, _letter(each, chooser, clock), each.mail.id) for each in fresh.values()}
+    _give_turns(connection, rows)  # others who accept mail of the same owner wait from here on
     inserted = set(connection.execute(insert_new(mails, connection).returning(mails.c.id), rows).scalars())
     written = [each for each in fresh.values() if each.mail.id in inserted]
     if written:
-        public = process.ring.public
-        sealed = [
-            {
-                "mail_id": each.mail.id,
-                "sealed": public.seal(_letter(each, chooser, clock).to_content(), letter_identity(each.mail.id)),
-            }
-            for each in written
-        ]
-        connection.execute(insert(letters), sealed)
+        connection.execute(
+            insert(letters), [{"mail_id": each.mail.id, "sealed": sealed[each.mail.id]} for each in written]
+        )
         connection.execute(insert(recipients), [row for each in written for row in _recipient_rows(each.mail)])
     raced = [each for each in fresh.values() if each.mail.id not in inserted]
     if raced:  # another accept had them in hand too; its rows stand now
         other_body += _insert(process, connection, raced).other_body
     return _Inserted(len(written), other_body, _lanes(rows, inserted))
+
+
+def _sealed(process: Process, letter: Letter, mail_id: UUID) -> bytes:
+    return process.ring.public.seal(letter.to_content(), letter_identity(mail_id))
+
+
+def _give_turns(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Give those that are ready a turn in their lanes; the others get one when their time has come."""
+    columns = ("id", "account_id", "priority", "owner", "created_at")
+    given = turns.give(connection, [Coming(*(row[name] for name in columns)) for row in rows if row["ready"]])
+    for row in rows:
+        row["turn"] = given.get(row["id"], 0)
 
 
 def _known(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, bytes]:
