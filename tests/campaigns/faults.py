@@ -1,7 +1,9 @@
 """Faults planted in a worker of a campaign, at named points of a mail's way.
 
-A fault is ``kill@POINT:N`` (SIGKILL of itself at the N-th time it passes the point), ``stop@POINT:N`` (SIGSTOP), or
-``without@PART`` (a part of the protocol taken out, to prove that the campaigns notice).
+A fault is ``kill@POINT:N`` (SIGKILL of itself at the N-th time it passes the point), ``stop@POINT:N`` (SIGSTOP),
+``clock@SECONDS`` (this process's clock is ahead by so much), ``nudges@HOW`` (tripled, shuffled or dropped),
+``dial@PORT:OTHER`` (who would connect to the one port of a mail server connects to the other), or ``without@PART`` (a
+part of the protocol taken out, to prove that the campaigns notice).
 
     point       where
     taken       accept: jobs are in hand, the ledger knows nothing of them
@@ -15,13 +17,17 @@ A fault is ``kill@POINT:N`` (SIGKILL of itself at the N-th time it passes the po
 """
 
 import os
+import random
 import signal
+import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from celery import Celery
 from sqlalchemy import bindparam, delete, update
 
 from postroom.config import database
@@ -30,7 +36,8 @@ from postroom.config.tables import mails, slots
 from postroom.worker import app, drain, ledger
 from postroom.worker.chores import leases
 from postroom.worker.inbox import Inbox
-from postroom.worker.smtp import wire
+from postroom.worker.nudges import CeleryNudges
+from postroom.worker.smtp import network, wire
 
 
 def plant(fault: str) -> None:
@@ -39,9 +46,58 @@ def plant(fault: str) -> None:
     if what == "without":
         _WITHOUT[where]()
         return
+    if what == "nudges":
+        for name in ("accept", "drain"):
+            setattr(CeleryNudges, name, distorted(getattr(CeleryNudges, name), where))
+        return
+    if what == "dial":
+        _dial(*map(int, where.split(":")))
+        return
+    if what == "clock":
+        _set_clock_ahead(float(where))
+        return
     _note_turns()
     point, _, number = where.partition(":")
     _PLANTS[point](_bomb({"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[what], int(number)))
+
+
+def _set_clock_ahead(seconds: float) -> None:
+    usual_time, usual_now = time.time, Celery.now
+    time.time = lambda: usual_time() + seconds
+    Celery.now = lambda self: usual_now(self) + timedelta(seconds=seconds)
+
+
+def distorted(nudge: Callable[..., None], how: str) -> Callable[..., None]:
+    """A nudge that comes three times; late and so out of order; or half of the time not at all."""
+
+    def changed(*arguments: Any) -> None:
+        if how == "tripled":
+            for _ in range(3):
+                nudge(*arguments)
+        elif how == "shuffled":
+            late = threading.Timer(_DICE.random() * _LATEST_SECONDS, nudge, arguments)
+            late.daemon = True
+            late.start()
+        elif _DICE.random() < _GOES:
+            nudge(*arguments)
+
+    return changed
+
+
+_DICE = random.Random()  # noqa: S311
+_LATEST_SECONDS = 1.0
+_GOES = 0.5
+
+
+def _dial(port: int, other: int) -> None:
+    usual = network._connect_one
+
+    def changed(address: network.Address, timeout_seconds: float) -> Any:
+        host, asked, *more = address.sockaddr
+        sockaddr: Any = (host, other if asked == port else asked, *more)
+        return usual(network.Address(address.family, sockaddr), timeout_seconds)
+
+    network._connect_one = changed
 
 
 def _bomb(number: signal.Signals, at: int) -> Callable[[], None]:

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.timeout(900 if LONG else 120)
 
 MAILS = 1000 if LONG else 80
 TIMES = 5 if LONG else 1
+SETTLES_IN_SECONDS = 300 if LONG else 80
 
 CONNECTIONS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "plain": ({"allow_cleartext": True}, ("connect", "EHLO", "AUTH")),
@@ -83,12 +84,12 @@ def test_drops_at_every_verb_in_random_order(house: House, dice: random.Random, 
         house.enqueue(2, text="Thank you\n" * 20_000)
         house.enqueue(3, to="rcpt-550-5.1.1@client.example")
         house.enqueue(2, priority="bulk")
-    house.settle()
+    house.settle(SETTLES_IN_SECONDS)
     while house.smtp.faults_left:  # another connection, and on it a mail that follows a refused one
         house.smtp.wait_connections_closed(5)
         house.enqueue(2, to="rcpt-550-5.1.1@client.example")
         house.enqueue(2)
-        house.settle()
+        house.settle(SETTLES_IN_SECONDS)
     books = house.books()
     uncertain = ended_uncertain(house)
     print(f"{security}: {uncertain} attempts ended uncertain, {house.smtp.connections} connections; {books}")
@@ -115,7 +116,7 @@ def test_dropped_after_the_dot(
     open_books(house, "plain", connections=1)
     house.smtp.script({".": at_the_dot})
     house.enqueue(6, priority=priority)
-    house.settle()
+    house.settle(SETTLES_IN_SECONDS)
     books = house.books()
     assert books.balance, books
     assert (books.sent, books.held, books.doubled_announced) == (6 - held, held, twice)
