@@ -18,12 +18,13 @@ from postroom.front.access import Access
 from postroom.front.proof import prove
 from postroom.producer.errors import InvalidMail, Refused
 from postroom.producer.mail import Address
-from postroom.worker import lanes
+from postroom.worker import lanes, limits
 from postroom.worker.verify import Progress
 
 Tell: TypeAlias = Callable[[Progress], None]
 
 MOST_CONNECTIONS: Final = 100
+MOST_IN_A_LIMIT: Final = 1_000_000_000
 _LAST_PORT: Final = 65535
 _PRIORITY_LIMIT: Final = 1_000_000
 _LONGEST_NAME: Final = 200
@@ -116,6 +117,7 @@ def edit_account(access: Access, before: Account, after: Account, password: str 
     store = accounts.replace_proved if proving else accounts.replace_unproved
     with access.write() as connection:
         stored = store(connection, before, after)
+        limits.changed(connection, before, stored)
         got_mail = set() if _chosen_alike(before, after) else _clear_at_once(connection, stored.id)
     access.nudges.drain(got_mail)
     _may_send(access, stored)
@@ -197,6 +199,7 @@ def _mistakes(account: Account, password: str | None, *, stored: bool) -> Iterat
     no_owner = account.owner is not None and not _OWNER.fullmatch(account.owner)
     no_name = _CONTROLS.search(account.name) or len(account.name) > _LONGEST_NAME
     missing = "is missing; an account without sign-in has auth none"
+    limit = f"must be 1 to {MOST_IN_A_LIMIT}, or none; `postroom account deactivate` lets nothing through"
     checks = (
         (not _HOST.fullmatch(account.host), "host", "must be a server's name or IP address"),
         (not 0 < account.port <= _LAST_PORT, "port", f"must be 1 to {_LAST_PORT}"),
@@ -204,6 +207,8 @@ def _mistakes(account: Account, password: str | None, *, stored: bool) -> Iterat
         (no_name, "name", f"must be at most {_LONGEST_NAME} characters on one line"),
         (_CONTROLS.search(account.login), "login", "must not hold control characters"),
         (not 0 < account.connections <= MOST_CONNECTIONS, "connections", f"must be 1 to {MOST_CONNECTIONS}"),
+        (_wrong_limit(account.mails_per_minute), "mails_per_minute", limit),
+        (_wrong_limit(account.recipients_per_day), "recipients_per_day", limit),
         (abs(account.priority) > _PRIORITY_LIMIT, "priority", f"must be -{_PRIORITY_LIMIT} to {_PRIORITY_LIMIT}"),
         (signs_in and not account.login, "login", missing),
         (signs_in and not (password or stored), "password", missing),
@@ -211,6 +216,10 @@ def _mistakes(account: Account, password: str | None, *, stored: bool) -> Iterat
         (password is not None and _CONTROLS.search(password), "password", "must not hold control characters"),
     )
     return ((field, why) for wrong, field, why in checks if wrong)
+
+
+def _wrong_limit(limit: int | None) -> bool:
+    return limit is not None and not 0 < limit <= MOST_IN_A_LIMIT
 
 
 def _with_password(access: Access, account: Account, password: str | None) -> Account:

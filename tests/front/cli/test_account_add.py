@@ -28,8 +28,9 @@ LOGIN = "shop@shop.example"
 PASSWORD = "right horse"
 SHAPE = {
     *("id", "address", "name", "owner", "host", "port", "security", "auth", "login", "active", "priority", "health"),
-    *("limits", "verified_at", "allow_cleartext", "health_detail", "created_at"),
+    *("limits", "verified_at", "allow_cleartext", "health_detail", "created_at", "paused_at", "paused_why"),
 }
+UNLIMITED = {"mails_per_minute": None, "recipients_per_day": None}
 
 
 def _add(house: Any, server: Any, *more: str, password: str = PASSWORD, address: str = LOGIN) -> Any:
@@ -44,7 +45,7 @@ def test_an_account_is_proved_and_stored(house: Any, mailbox: AiosmtpdServer) ->
     added = result.json
     assert added.keys() == SHAPE
     assert added["address"] == added["login"] == LOGIN
-    assert (added["name"], added["priority"], added["limits"]) == ("Магазин", 3, {"connections": 2})
+    assert (added["name"], added["priority"], added["limits"]) == ("Магазин", 3, {"connections": 2, **UNLIMITED})
     assert (added["security"], added["auth"], added["health"]) == ("starttls", "auto", "ok")
     assert added["active"] is True
     assert added["verified_at"].endswith("Z")

@@ -99,7 +99,7 @@ def test_what_concerns_only_us_needs_no_proof(house: Any, account: Any) -> None:
         "Shop",
         "crm-7",
         -2,
-        {"connections": 1},
+        {"connections": 1, "mails_per_minute": None, "recipients_per_day": None},
     ]
     assert edited["verified_at"] == house.run("account", "show", LOGIN, "--json").json["verified_at"]
     assert house.run("account", "edit", LOGIN, "--owner", "", "--json").json["owner"] is None

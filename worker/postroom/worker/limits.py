@@ -7,7 +7,7 @@ sent than once too much. The account's row is locked meanwhile, so all workers t
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from typing import Any, Final
@@ -186,6 +186,13 @@ def _opens_at(connection: Connection, account: Account, span: Span, limit: int) 
         if used >= limit:
             return datetime.fromtimestamp(span.left_at(row.bucket), UTC)
     raise AssertionError("a limit that is not reached keeps nobody waiting")
+
+
+def as_of_now(connection: Connection, found: Sequence[Account]) -> list[Account]:
+    """Accounts of which only those have `open_at` that still wait for their limits."""
+    moment = connection.execute(_NOW).scalar_one()
+    over = [account.open_at is not None and account.open_at <= moment for account in found]
+    return [replace(account, open_at=None) if past else account for account, past in zip(found, over, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from postroom.config.states import Auth, Security
+from postroom.front.cli import account_limits as limits
 from postroom.front.cli import output, password
 from postroom.front.cli.opening import opened
 
@@ -21,6 +22,7 @@ app = typer.Typer(no_args_is_help=True, help="The mailboxes that can send.")
 
 _PORTS: Final = {Security.TLS: 465, Security.STARTTLS: 587, Security.NONE: 25}
 _OPTIONS: Final = {
+    **limits.OPTIONS,
     "connections": "--connections",
     "allow_cleartext": "--allow-cleartext",
     "password": "--password-stdin",
@@ -58,6 +60,8 @@ def add(
     owner: Annotated[str | None, _OWNER] = None,
     priority: Annotated[int, _PRIORITY] = 0,
     connections: Annotated[int, _CONNECTIONS] = 4,
+    mails_per_minute: limits.MailsPerMinute = None,
+    recipients_per_day: limits.RecipientsPerDay = None,
     allow_cleartext: Annotated[bool, _CLEARTEXT] = False,
     as_json: output.Json = False,
 ) -> None:
@@ -84,6 +88,7 @@ def add(
         allow_cleartext=allow_cleartext,
         priority=priority,
         connections=connections,
+        **limits.given(mails_per_minute=mails_per_minute, recipients_per_day=recipients_per_day),
     )
     secret = password.given(password_stdin, password_file)
     if secret is None and signs_in:
@@ -114,6 +119,8 @@ def edit(
     owner: Annotated[str | None, typer.Option(help="The CRM user it belongs to; '' makes it shared.")] = None,
     priority: Annotated[int | None, _PRIORITY] = None,
     connections: Annotated[int | None, _CONNECTIONS] = None,
+    mails_per_minute: limits.MailsPerMinute = None,
+    recipients_per_day: limits.RecipientsPerDay = None,
     allow_cleartext: Annotated[bool | None, _CLEARTEXT_OR_NOT] = None,
     as_json: output.Json = False,
 ) -> None:
@@ -136,6 +143,7 @@ def edit(
         "allow_cleartext": allow_cleartext,
     }
     changes: dict[str, Any] = {field: value for field, value in wanted.items() if value is not None}
+    changes |= limits.given(mails_per_minute=mails_per_minute, recipients_per_day=recipients_per_day)
     if owner is not None:
         changes["owner"] = owner or None
     if auth is Auth.NONE:
@@ -171,7 +179,7 @@ def list_(
         output.as_json(found)
         return
     output.table(
-        ["address", "name", "owner", "server", "active", "health", "priority", "id"],
+        ["address", "name", "owner", "server", "active", "health", "limits", "priority", "id"],
         [
             [
                 each["address"],
@@ -180,6 +188,7 @@ def list_(
                 f"{each['host']}:{each['port']} {each['security']}",
                 output.good("yes") if each["active"] else output.bad("no"),
                 output.good("ok") if each["health"] == "ok" else output.bad(each["health"]),
+                limits.told(each["limits"]),
                 each["priority"],
                 output.dim(each["id"]),
             ]
@@ -294,7 +303,7 @@ def _show(account: "Account", as_json: bool, done: str = "") -> None:
     if done:
         output.say(output.good(done), f": {account.address} ({account.id})")
         return
-    limits = ", ".join(f"{value} {limit}" for limit, value in shown.pop("limits").items())
+    allowed = limits.told(shown.pop("limits"))
     for name in ("verified_at", "created_at"):
         shown[name] = output.moment(shown[name])
-    output.details([*((name.replace("_", " "), value) for name, value in shown.items()), ("limits", limits)])
+    output.details([*((name.replace("_", " "), value) for name, value in shown.items()), ("limits", allowed)])

@@ -10,6 +10,7 @@ from postroom.front.cli import output
 from postroom.front.cli.opening import opened
 
 if TYPE_CHECKING:
+    from postroom.config.accounts import Account
     from postroom.worker.choose import Choice
 
 app = typer.Typer()
@@ -43,6 +44,14 @@ def explain(
     show(choice, address.address, owner, as_json)
 
 
+def _waits(account: "Account") -> str:
+    if account.health != Health.OK:
+        return f", but it is {account.health}: mail waits"
+    if account.open_at is not None:
+        return f", but it has reached a limit: mail waits until {output.moment(account.open_at.isoformat())}"
+    return ""
+
+
 def show(choice: "Choice", sender: str, owner: str | None, as_json: bool) -> None:
     """Print a choice with the verdict on every account."""
     if as_json:
@@ -50,8 +59,7 @@ def show(choice: "Choice", sender: str, owner: str | None, as_json: bool) -> Non
         return
     whose = f"From {sender} of owner {owner}" if owner else f"From {sender} without an owner"
     if choice.account is not None:
-        troubled = "" if choice.account.health == Health.OK else f", but it is {choice.account.health}: mail waits"
-        output.say(output.good("✓ "), f"{whose}: account {choice.account.id} sends it{troubled}.")
+        output.say(output.good("✓ "), f"{whose}: account {choice.account.id} sends it{_waits(choice.account)}.")
     else:
         why = _REASONS.get(choice.held, "") if choice.held else ""
         output.say(output.bad("✗ "), f"{whose}: it would be held, ", output.bad(str(choice.held)), f": {why}")
