@@ -291,7 +291,7 @@ def _seed(connection: Connection, account_id: UUID, span: Span) -> None:
     in_hand = select(
         _bucket(connection, span, mails.c.claimed_at).label("bucket"),
         (literal(1) if span is MAILS else _recipients_of(mails.c.id)).label("number"),
-    ).where(mails.c.account_id == account_id, mails.c.claim.is_not(None), mails.c.claimed_at.is_not(None))
+    ).where(mails.c.account_id == account_id, mails.c.claim.is_not(None), mails.c.claimed_at >= since)
     all_of_it = union_all(tried, in_hand).subquery()
     connection.execute(
         insert(counts).from_select(
