@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
+from sqlalchemy.exc import OperationalError
 
 from postroom.config.accounts import Account, replace_unproved
 from postroom.config.states import MailState, Outcome, RecipientState, Scope
@@ -17,9 +18,10 @@ from postroom.producer.errors import Refused
 from postroom.producer.identifiers import uuid7
 from postroom.worker import claim, ledger
 from postroom.worker import drain as drain_module
+from postroom.worker.chores.due import due
 from postroom.worker.chores.leases import MOST_CRASHES, leases
 from postroom.worker.heartbeat import Heartbeat
-from postroom.worker.interventions import cancel
+from postroom.worker.interventions import Resolution, cancel, resolve
 from postroom.worker.ledger import Mark, RecipientRecord, Record, Turn, TurnDone
 from postroom.worker.retry import Next
 from servers.scripted_smtp import ScriptedSMTP, Wait
@@ -305,3 +307,68 @@ def test_a_drain_claims_no_more_once_its_account_was_edited(house: House, smtp: 
     token, _ = enter(house, account, most=1)
     house.change("accounts", account.id, version=account.version + 1)
     assert house.process.writer.do(claim.more, claim.More(account, token, 10)) == ()
+
+
+def test_a_mail_marked_when_its_drain_breaks_off_before_the_dot_is_not_uncertain(
+    house: House, smtp: ScriptedSMTP, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database is away when the letter of the mail after it is to be read."""
+    account = house.add_account(smtp)
+    ids = [house.take() for _ in range(10)]
+    monkeypatch.setattr(claim, "_LETTERS_AT_ONCE_BYTES", 0)
+    usual = claim.sealed_letter
+    read: list[UUID] = []
+
+    def breaks_off(connection: Connection, mail_id: UUID) -> bytes | None:
+        if len(read) > len(smtp.accepted):  # the one before is in hand, and its mark is asked for
+            raise OperationalError("SELECT", {}, Exception("the database is away"))
+        read.append(mail_id)
+        return usual(connection, mail_id)
+
+    monkeypatch.setattr(claim, "sealed_letter", breaks_off)
+    with pytest.raises(OperationalError):
+        house.drain(account)
+    assert len(smtp.accepted) == len(read) - 1
+    assert house.state(read[-1]) == ("queued", None)
+    monkeypatch.undo()
+    house.drain(account)
+    for each in ids:
+        shown = house.show(each)
+        assert (shown["state"], shown["copies_possible"]) == ("sent", 1)
+        assert [attempt["outcome"] for attempt in shown["attempts_log"]] == ["accepted"]
+    assert len(smtp.accepted) == len(ids)
+
+
+@pytest.mark.parametrize(("resolution", "state"), [("delivered", "sent"), ("drop", "cancelled")])
+def test_a_late_reply_moves_no_mail_that_has_ended(
+    house: House, smtp: ScriptedSMTP, resolution: Resolution, state: str
+) -> None:
+    account = house.add_account(smtp)
+    mail_id, attempt_id = house.take(), uuid7()
+    token, _ = enter(house, account)
+    turn(house, mark=Mark(mail_id, token, attempt_id))
+    lose_leases(house)
+    with house.process.database.write() as connection:
+        resolve(connection, mail_id, resolution)
+    refused = replace(
+        accepted(account, mail_id, token, attempt_id), outcome=Outcome.FAILED, next=Next(MailState.FAILED)
+    )
+    assert not turn(house, record=refused).settled
+    shown = house.show(mail_id)
+    assert shown["state"] == state
+    assert [each["outcome"] for each in shown["attempts_log"]] == ["failed"], "the reply is noted all the same"
+
+
+def test_what_is_lost_a_second_time_waits_for_a_person(house: House, smtp: ScriptedSMTP) -> None:
+    account = house.add_account(smtp)
+    mail_id = house.take()
+    for state in (("uncertain", None), ("held", "uncertain")):
+        token, _ = enter(house, account)
+        assert turn(house, mark=Mark(mail_id, token, uuid7())).marked
+        lose_leases(house)
+        assert house.state(mail_id) == state
+        if state[0] == "uncertain":
+            house.change("mails", mail_id, due_at=PAST)
+        assert due(house.process) == (state[0] == "uncertain")
+    assert house.show(mail_id)["copies_possible"] == 2
+    assert enter(house, account)[1] == ()
