@@ -21,6 +21,7 @@ QUEUE_CARE: Final = "postroom.care"
 TASK_ACCEPT: Final = "postroom.accept"
 TASK_DRAIN: Final = "postroom.drain"
 TASK_VERIFY: Final = "postroom.verify"
+TASK_ERASE: Final = "postroom.erase"
 
 PUBLIC_KEY_IN_DATA_DIR: Final = Path("keys") / "public.key"
 
