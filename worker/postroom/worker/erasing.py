@@ -69,7 +69,7 @@ _SHORTEN: Final = tuple(
 )
 
 
-def erase_mails(connection: Connection, wanted: Select[tuple[UUID]]) -> int:
+def erase_mails(connection: Connection, wanted: Select[UUID]) -> int:
     """Erase the mails that a query finds and locks; those that have not ended, or no longer, stay as they are.
 
     Returns:
@@ -83,7 +83,7 @@ def erase_mails(connection: Connection, wanted: Select[tuple[UUID]]) -> int:
     return len(erased)
 
 
-def locked(ids: Sequence[UUID]) -> Select[tuple[UUID]]:
+def locked(ids: Sequence[UUID]) -> Select[UUID]:
     """Of these mails those that may be erased, locked in one order."""
     return select(mails.c.id).where(mails.c.id.in_(ids), *MAY_BE_ERASED).order_by(mails.c.id).with_for_update()
 

@@ -120,11 +120,16 @@ def show(*, mail_id: _Id, as_json: output.Json = False) -> None:
 def explain(*, mail_id: _Id, as_json: output.Json = False) -> None:
     """Say of every account whether it may send this mail, and why."""
     from postroom.config import mails
+    from postroom.producer.errors import Refused
     from postroom.producer.mail import address_key
     from postroom.worker import lanes
 
     with opened() as access, access.read() as connection:
         shown = mails.show(connection, mail_id)
+        if shown["erased_at"] is not None:
+            raise Refused(
+                f"mail {mail_id} is {shown['state']}, and who it was from was erased: nothing can be explained"
+            )
         refused_by = lanes.refusing_accounts(connection, [mail_id]).get(mail_id, set())
         choice = lanes.explain(connection, address_key(shown["from"]), shown["owner"], refused_by)
     if not as_json:
@@ -247,6 +252,7 @@ def _show(shown: dict[str, Any], as_json: bool, account: "Account | None" = None
             ("due", output.moment(shown["due_at"])),
             ("expires", output.moment(shown["expires_at"]) if shown["ended_at"] is None else None),
             ("ended", output.moment(shown["ended_at"])),
+            ("erased", output.moment(shown["erased_at"])),
             ("copies possible", shown["copies_possible"] if shown["copies_possible"] > 1 else None),
         ]
     )

@@ -9,7 +9,7 @@ import os
 import typer
 
 from postroom.front import child
-from postroom.front.cli import account, demo, doctor, explain, mail, output, reject, reply, running, send
+from postroom.front.cli import account, demo, doctor, erasing, explain, mail, output, reject, reply, running, send
 
 app = typer.Typer(
     name="postroom",
@@ -37,5 +37,6 @@ app.add_typer(mail.app, name="mail")
 app.add_typer(explain.app)
 app.add_typer(reject.app, name="reject")
 app.add_typer(reply.app)
+app.add_typer(erasing.app)
 app.add_typer(doctor.app)
 app.add_typer(demo.app)
