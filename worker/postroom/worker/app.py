@@ -34,6 +34,7 @@ from postroom.worker.chores.prune import prune
 from postroom.worker.chores.release import release
 from postroom.worker.chores.strays import strays
 from postroom.worker.drain import drain
+from postroom.worker.erase_by_address import erase_by_address
 from postroom.worker.nudges import CeleryNudges
 from postroom.worker.process import Process
 from postroom.worker.room import wait_for_room
@@ -140,10 +141,14 @@ def _add_tasks(app: Celery, process: Process) -> None:
     def verify_task(proof_id: str) -> None:
         verify(process, UUID(proof_id))
 
+    def erase_task(request_id: str) -> None:
+        erase_by_address(process, UUID(request_id))
+
     tasks: dict[str, Callable[..., None]] = {
         names.TASK_ACCEPT: accept_task,
         names.TASK_DRAIN: drain_task,
         names.TASK_VERIFY: verify_task,
+        names.TASK_ERASE: erase_task,
         **{chore_task(name): _chore_task(process, name, chore) for name, (chore, _) in CHORES.items()},
     }
     for name, task in tasks.items():
