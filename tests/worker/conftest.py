@@ -29,12 +29,16 @@ class NotedNudges:
 
     accepts: list[str] = field(default_factory=list)
     drains: list[UUID] = field(default_factory=list)
+    releases: int = 0
 
     def accept(self, fields: Any) -> None:
         self.accepts.extend(fields)
 
     def drain(self, account_id: UUID) -> None:
         self.drains.append(account_id)
+
+    def release(self) -> None:
+        self.releases += 1
 
 
 @dataclass

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, case, delete, insert, select, update
 
 from postroom.config.database import now
 from postroom.config.states import Auth, Health, Security
@@ -179,6 +179,12 @@ def with_addresses(connection: Connection, keys: Iterable[str]) -> dict[str, lis
     return found
 
 
+def with_ids(connection: Connection, ids: Iterable[UUID]) -> dict[UUID, Account]:
+    """Those of these accounts that are there, by id."""
+    found = connection.execute(select(accounts).where(accounts.c.id.in_(list(ids))))
+    return {row.id: _account(row) for row in found}
+
+
 def refuse_twin(connection: Connection, account: Account) -> None:
     """Refuse what would be a second account of the same owner with this address, host, port and login.
 
@@ -211,13 +217,16 @@ def add(connection: Connection, account: Account) -> Account:
 
 
 def replace_proved(connection: Connection, before: Account, after: Account) -> Account:
-    """Store a proved change. It is healthy again: the proof just signed in.
+    """Store a proved change. It is healthy again: the proof just signed in. Where its provider had blocked it, a change
+    lifts that pause; one that a person made stays.
 
     Raises:
         Refused: somebody else changed or removed the account since `before` was read, or another one is the same.
     """
     healthy = {"health": Health.OK, "health_detail": None, "probe_at": None, "probes": 0}
-    _replace(connection, before, after, **healthy, verified_at=now())
+    by_a_person = case((accounts.c.paused_why.is_(None), accounts.c.paused_at))
+    unblocked = {} if before == after else {"paused_at": by_a_person, "paused_why": None}
+    _replace(connection, before, after, **healthy, **unblocked, verified_at=now())
     return _stored(connection, after.id)
 
 

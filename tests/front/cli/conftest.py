@@ -27,7 +27,6 @@ from postroom.producer import Producer, names
 from postroom.worker.accept import accept
 from postroom.worker.chores.release import release
 from postroom.worker.drain import drain
-from postroom.worker.erase_by_address import erase_by_address
 from postroom.worker.process import Process
 from postroom.worker.verify import verify
 from servers.aiosmtpd_server import AiosmtpdServer
@@ -116,6 +115,9 @@ class QueuedNudges:
     def drain(self, account_id: UUID) -> None:
         self._lay(names.QUEUE_DRAIN, names.TASK_DRAIN, [str(account_id)])
 
+    def release(self) -> None:
+        self._lay(names.QUEUE_CARE, "postroom.chore.release", [])
+
     def _lay(self, queue: str, task: str, arguments: list[Any]) -> None:
         body = base64.b64encode(json.dumps([arguments, {}, {}]).encode()).decode()
         self._house.redis.lpush(queue, json.dumps({"headers": {"task": task}, "body": body}))
@@ -147,7 +149,6 @@ class Worker:
         process = self._house.process
         work: dict[str, Callable[[Any], None]] = {
             names.TASK_VERIFY: lambda arguments: verify(process, UUID(arguments[0])),
-            names.TASK_ERASE: lambda arguments: erase_by_address(process, UUID(arguments[0])),
             names.TASK_ACCEPT: lambda arguments: accept(process, arguments[0]),
             names.TASK_DRAIN: lambda arguments: drain(process, UUID(arguments[0])),
             "postroom.chore.release": lambda _: _counted(release(process)),

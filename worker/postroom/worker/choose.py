@@ -5,10 +5,11 @@ Never another address, never a rewritten From: an account may send only as its o
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from postroom.config.accounts import Account
+from postroom.config.accounts import Account, rfc3339
 from postroom.config.states import Health, HeldReason
 
 
@@ -58,14 +59,19 @@ class Choice:
         }
 
 
-def choose(sending: Sending, accounts: Sequence[Account]) -> Choice:
+def choose(sending: Sending, accounts: Sequence[Account], all_paused_since: datetime | None = None) -> Choice:
     """Choose among all accounts: the owner's own with that address, then a shared one; lowest `priority` first, the
-    next when one is not healthy.
+    next when one is paused or not healthy.
 
-    An account that is only failing keeps the mail waiting in its lane when no healthy one is left; a suspended one
-    holds it.
+    An account that is only failing keeps the mail waiting in its lane when no healthy one is left; a paused or
+    suspended one holds it.
+
+    Args:
+        sending: what is to be sent.
+        accounts: those that may have its From; the others get a verdict too.
+        all_paused_since: since when the sending of all accounts is paused.
     """
-    verdicts = tuple(_verdict(sending, account) for account in sorted(accounts, key=_rank))
+    verdicts = tuple(_verdict(sending, account, all_paused_since) for account in sorted(accounts, key=_rank))
     able = [verdict.account for verdict in verdicts if verdict.ok]
     healthy = [account for account in able if account.health is Health.OK]
     chosen = next(iter([*healthy, *able]), None)
@@ -82,7 +88,10 @@ def _owns(sending: Sending, account: Account) -> bool:
 
 
 def _held(sending: Sending, accounts: Sequence[Account]) -> HeldReason:
-    if any(_refusal(sending, account) is None for account in accounts):
+    silent = [account for account in accounts if _refusal(sending, account) is None]
+    if any(account.health is not Health.SUSPENDED for account in silent):
+        return HeldReason.PAUSED
+    if silent:
         return HeldReason.ACCOUNT_SUSPENDED
     owning = [account for account in accounts if _owns(sending, account)]
     if any(account.id in sending.refused_by for account in owning):
@@ -92,13 +101,14 @@ def _held(sending: Sending, accounts: Sequence[Account]) -> HeldReason:
     return HeldReason.NO_ACCOUNT
 
 
-def _verdict(sending: Sending, account: Account) -> Verdict:
-    refusal = _refusal(sending, account)
+def _verdict(sending: Sending, account: Account, all_paused_since: datetime | None) -> Verdict:
+    refusal = _refusal(sending, account) or _pause(account, all_paused_since)
     if refusal is not None:
         return Verdict(account, False, refusal)
     whose = "shared account" if account.owner is None else f"{account.owner}'s own account"
     if account.health is Health.OK:
-        return Verdict(account, True, f"{whose}, priority {account.priority}")
+        waits = f", but its limits let nothing through until {rfc3339(account.open_at)}" if account.open_at else ""
+        return Verdict(account, True, f"{whose}, priority {account.priority}{waits}")
     detail = f": {account.health_detail}" if account.health_detail else ""
     able = account.health is not Health.SUSPENDED
     return Verdict(account, able, f"{whose}, priority {account.priority}, but {account.health}{detail}")
@@ -116,4 +126,14 @@ def _refusal(sending: Sending, account: Account) -> str | None:
         return f"is shared, and {sending.owner} has not confirmed {sending.from_key} as a sender"
     if account.id in sending.refused_by:
         return "its server refused this From for this mail"
+    return None
+
+
+def _pause(account: Account, all_paused_since: datetime | None) -> str | None:
+    if account.paused_at is not None:
+        why = f", since its provider said: {account.paused_why}" if account.paused_why else ""
+        since = rfc3339(account.paused_at)
+        return f"is paused since {since}{why}; `postroom resume {account.address}` lets it send again"
+    if all_paused_since is not None:
+        return f"is paused since {rfc3339(all_paused_since)}, as all are; `postroom resume` lets them send again"
     return None

@@ -60,7 +60,7 @@ def resend(connection: Connection, mail_id: UUID) -> set[UUID]:
         .where(recipients.c.mail_id == mail_id, recipients.c.state != RecipientState.ACCEPTED)
         .values(state=RecipientState.PENDING, reply=None, enhanced_status_code=None)
     )
-    return lanes.place(connection, [mail_id])
+    return lanes.place(connection, [mail_id]).accounts
 
 
 def resolve(connection: Connection, mail_id: UUID, resolution: Resolution) -> set[UUID]:
@@ -76,7 +76,7 @@ def resolve(connection: Connection, mail_id: UUID, resolution: Resolution) -> se
     """
     if resolution == "resend":
         _queue(connection, mail_id, _MAY_HAVE_GONE, "resolved", copies_possible=mails.c.copies_possible + 1)
-        return lanes.place(connection, [mail_id])
+        return lanes.place(connection, [mail_id]).accounts
     delivered = resolution == "delivered"
     _change(
         connection,

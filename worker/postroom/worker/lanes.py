@@ -5,26 +5,27 @@ New mails are chosen for at accept; waiting and held mails are chosen for anew w
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Self
 from uuid import UUID
 
-from sqlalchemy import Connection, case, exists, func, or_, select, true, update
+from sqlalchemy import ColumnElement, Connection, case, false, func, select, true, tuple_, update
 
 from postroom.config import accounts as kept
-from postroom.config import senders
-from postroom.config.database import later, now
-from postroom.config.states import Health, HeldReason, MailState, Outcome, Scope
-from postroom.config.tables import accounts, attempts, mails
-from postroom.config.tables import senders as sender_rows
+from postroom.config import pauses, senders
+from postroom.config.database import now
+from postroom.config.states import HeldReason, MailState, Outcome, Scope
+from postroom.config.tables import attempts, mails
+from postroom.worker import lifetime, limits, turns
 from postroom.worker.choose import Choice, Sending, choose
+from postroom.worker.transitions import Step, may
 
-_CHUNK = 1000
-
-RELEASED_BY_ITSELF = (HeldReason.NO_ACCOUNT, HeldReason.ACCOUNT_SUSPENDED, HeldReason.SENDER_NOT_CONFIRMED)
+MOST_AT_ONCE: Final = 500
+"""Mails that are chosen for in one transaction: other writers wait for it."""
 
 
 class Chooser:
-    """Chooses for many mails with two reads: the accounts and the confirmed senders of all of them."""
+    """Chooses for many mails with few reads: the accounts and the confirmed senders of all of them, and the pause."""
 
     def __init__(self, connection: Connection, wanted: Iterable[tuple[str, str | None]]) -> None:
         pairs = set(wanted)
@@ -32,12 +33,21 @@ class Chooser:
         self._senders = senders.confirmed_names(
             connection, {(owner, from_key) for from_key, owner in pairs if owner is not None}
         )
+        self._all_paused_since = pauses.since(connection)
 
     def choose(self, from_key: str, owner: str | None, refused_by: Iterable[UUID] = ()) -> Choice:
         """Choose for one From address and owner."""
         confirmed = owner is not None and (owner, from_key) in self._senders
         sending = Sending(from_key, owner, confirmed, frozenset(refused_by))
-        return choose(sending, self._accounts.get(from_key, ()))
+        return choose(sending, self._accounts.get(from_key, ()), self._all_paused_since)
+
+    def may_wait_for(self, account_id: UUID, from_key: str, owner: str | None, refused_by: Iterable[UUID]) -> bool:
+        """Whether this account may send as that From, though perhaps not at this moment."""
+        confirmed = owner is not None and (owner, from_key) in self._senders
+        sending = Sending(from_key, owner, confirmed, frozenset(refused_by))
+        alone = [account for account in self._accounts.get(from_key, ()) if account.id == account_id]
+        choice = choose(sending, alone, self._all_paused_since)
+        return choice.held in {None, HeldReason.PAUSED, HeldReason.ACCOUNT_SUSPENDED}
 
     def sender_name(self, from_key: str, owner: str | None) -> str:
         """The display name that the owner gave this sender, or ''."""
@@ -47,8 +57,9 @@ class Chooser:
 def explain(connection: Connection, from_key: str, owner: str | None, refused_by: Iterable[UUID] = ()) -> Choice:
     """The verdict on *every* account, for a mail that was or a From that might be."""
     confirmed = owner is not None and bool(senders.confirmed_names(connection, [(owner, from_key)]))
-    everyone = kept.newest(connection, limit=10_000)
-    return choose(Sending(from_key, owner, confirmed, frozenset(refused_by)), everyone)
+    everyone = limits.as_of_now(connection, kept.newest(connection, limit=10_000))
+    sending = Sending(from_key, owner, confirmed, frozenset(refused_by))
+    return choose(sending, everyone, pauses.since(connection))
 
 
 def refusing_accounts(connection: Connection, mail_ids: Sequence[UUID]) -> dict[UUID, set[UUID]]:
@@ -69,36 +80,95 @@ def refusing_accounts(connection: Connection, mail_ids: Sequence[UUID]) -> dict[
     return refusing
 
 
-def place(connection: Connection, mail_ids: Sequence[UUID]) -> set[UUID]:
-    """Choose anew for waiting and held mails, and move each to its lane or hold it. One that stays is not touched.
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """How many mails went elsewhere, or are held for another reason than before; and the accounts that got mail."""
 
-    Returns:
-        The accounts that got mail.
+    moved: int
+    accounts: set[UUID]
+
+
+def place(connection: Connection, mail_ids: Sequence[UUID]) -> Placed:
+    """Choose anew for waiting and held mails, and move each to its lane or hold it. One that stays is not touched, nor
+    is one that somebody else has in hand at this moment.
     """
     rows = connection.execute(
-        select(mails.c.id, mails.c.from_key, mails.c.owner, mails.c.account_id, mails.c.reason).where(
-            mails.c.id.in_(mail_ids), mails.c.claim.is_(None)
+        select(
+            mails.c.id, mails.c.from_key, mails.c.owner, mails.c.account_id, mails.c.reason, mails.c.copies_possible
         )
+        .where(mails.c.id.in_(mail_ids), mails.c.claim.is_(None), may(Step.CHOICE))
+        .order_by(mails.c.id)
+        .with_for_update(skip_locked=True)
     ).all()
     chooser = Chooser(connection, {(row.from_key, row.owner) for row in rows})
     refusing = refusing_accounts(connection, mail_ids)
     by_choice: dict[tuple[UUID | None, HeldReason | None], list[UUID]] = defaultdict(list)
     for row in rows:
-        choice = chooser.choose(row.from_key, row.owner, refusing.get(row.id, ()))
-        place_now = (choice.account.id if choice.account else None, choice.held)
+        place_now = _place_of(row, chooser, refusing.get(row.id, set()))
         if place_now != (row.account_id, row.reason):
             by_choice[place_now].append(row.id)
     for (account_id, held), ids in by_choice.items():
         _put(connection, ids, account_id, held)
-    return {account_id for account_id, _ in by_choice if account_id is not None}
+    moved = sum(len(ids) for ids in by_choice.values())
+    return Placed(moved, {account_id for account_id, _ in by_choice if account_id is not None})
+
+
+def _place_of(row: Any, chooser: Chooser, refused_by: set[UUID]) -> tuple[UUID | None, HeldReason | None]:
+    """The lane of a mail, or why it is held. A second copy goes over the same account or waits for a person."""
+    if row.copies_possible > 1 and row.account_id is not None:
+        if chooser.may_wait_for(row.account_id, row.from_key, row.owner, refused_by):
+            return row.account_id, None
+        return None, HeldReason.UNCERTAIN
+    choice = chooser.choose(row.from_key, row.owner, refused_by)
+    return choice.account.id if choice.account else None, choice.held
 
 
 @dataclass(frozen=True, slots=True)
 class Clearing:
-    """A part of choosing anew for all that waits in one account's lane: the mails after one id."""
+    """What waits in one account's lane and is not claimed, from one place on: first what is ready, in the order in
+    which it would leave, then what waits for its time.
+
+    Attributes:
+        only: a condition on mails; the others are left alone.
+    """
 
     account_id: UUID
-    after: UUID | None = None
+    only: ColumnElement[bool] | None = field(default=None, compare=False)
+    ready: bool = True
+    after: tuple[Any, ...] | None = None
+
+    def take(self, connection: Connection, most: int) -> tuple[list[UUID], Self | None]:
+        """The next mails, and where to go on; None when the lane has been gone through."""
+        ids, here = [], self
+        if here.ready:
+            rows = _walk(connection, here, most, [mails.c.ready == true()], LANE_ORDER)
+            ids = [row.id for row in rows]
+            if len(rows) == most:
+                return ids, replace(here, after=tuple(rows[-1]))
+            here = replace(here, ready=False, after=None)
+        wait_for_their_time = [
+            mails.c.ready == false(),
+            mails.c.due_at.is_not(None),
+            mails.c.claim.is_(None),
+            mails.c.state.in_([MailState.QUEUED, MailState.DEFERRED]),
+        ]
+        rows = _walk(connection, here, most - len(ids), wait_for_their_time, (mails.c.id,))
+        ids += [row.id for row in rows]
+        return ids, replace(here, after=tuple(rows[-1])) if len(ids) == most else None
+
+
+def _walk(
+    connection: Connection, part: Clearing, most: int, which: list[ColumnElement[bool]], order: tuple[Any, ...]
+) -> Sequence[Any]:
+    query = select(*order).where(mails.c.account_id == part.account_id, *which).order_by(*order).limit(most)
+    if part.after is not None:
+        query = query.where(tuple_(*order) > tuple_(*part.after, types=[column.type for column in order]))
+    if part.only is not None:
+        query = query.where(part.only)
+    return connection.execute(query).all()
+
+
+LANE_ORDER: Final = (mails.c.priority, mails.c.turn, mails.c.due_at, mails.c.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,49 +185,12 @@ def clear(connection: Connection, parts: Sequence[Clearing]) -> list[Cleared]:
 
 
 def _clear(connection: Connection, part: Clearing) -> Cleared:
-    waiting = select(mails.c.id).where(
-        mails.c.account_id == part.account_id,
-        mails.c.ended_at.is_(None),
-        mails.c.claim.is_(None),
-        mails.c.state.in_([MailState.QUEUED, MailState.DEFERRED]),
-    )
-    if part.after is not None:
-        waiting = waiting.where(mails.c.id > part.after)
-    ids = list(connection.execute(waiting.order_by(mails.c.id).limit(_CHUNK)).scalars())
-    moved = place(connection, ids)
-    return Cleared(moved, Clearing(part.account_id, ids[-1]) if len(ids) == _CHUNK else None)
-
-
-def releasable(connection: Connection, *, limit: int) -> list[UUID]:
-    """Held mails whose cause may be gone: an active, not suspended account has their From. Most urgent first."""
-    confirmed = (
-        exists()
-        .where(
-            sender_rows.c.owner == mails.c.owner,
-            sender_rows.c.address_key == mails.c.from_key,
-            sender_rows.c.confirmed_at.is_not(None),
-        )
-        .correlate(mails)  # it stands two queries deep, and SQLAlchemy looks one out
-    )
-    shared = accounts.c.owner.is_(None) & (mails.c.owner.is_(None) | confirmed)
-    able = exists().where(
-        accounts.c.address_key == mails.c.from_key,
-        accounts.c.active,
-        accounts.c.health != Health.SUSPENDED,
-        or_(shared, accounts.c.owner == mails.c.owner),
-    )
-    held = (
-        select(mails.c.id)
-        .where(mails.c.held_at.is_not(None), mails.c.reason.in_(RELEASED_BY_ITSELF), able)
-        .order_by(mails.c.priority, mails.c.created_at, mails.c.id)
-        .limit(limit)
-    )
-    return list(connection.execute(held).scalars())
+    ids, go_on = part.take(connection, MOST_AT_ONCE)
+    return Cleared(place(connection, ids).accounts, go_on)
 
 
 def _put(connection: Connection, ids: list[UUID], account_id: UUID | None, held: HeldReason | None) -> None:
-    waits = (MailState.QUEUED, MailState.DEFERRED, MailState.HELD)
-    movable = (mails.c.id.in_(ids), mails.c.claim.is_(None), mails.c.state.in_(waits))
+    movable = (mails.c.id.in_(ids), mails.c.claim.is_(None), may(Step.CHOICE))
     if held is not None:
         connection.execute(
             update(mails)
@@ -172,6 +205,7 @@ def _put(connection: Connection, ids: list[UUID], account_id: UUID | None, held:
             )
         )
         return
+    turns.give_to_kept(connection, ids, account_id)
     scheduled = mails.c.send_at > now()
     connection.execute(
         update(mails)
@@ -183,9 +217,6 @@ def _put(connection: Connection, ids: list[UUID], account_id: UUID | None, held:
             ready=case((scheduled, False), else_=true()),
             due_at=case((scheduled, mails.c.send_at), else_=now()),
             held_at=None,
-            expires_at=case(
-                (mails.c.held_at.is_(None) | mails.c.expires_absolute, mails.c.expires_at),
-                else_=later(mails.c.expires_at, mails.c.held_at),
-            ),
+            expires_at=lifetime.with_held_time(),
         )
     )

@@ -9,6 +9,7 @@ from celery import Celery
 
 from postroom.producer import names
 
+_RELEASE: Final = "postroom.chore.release"
 _ONCE_MORE: Final = {"max_retries": 1, "interval_start": 0}
 """A connection that lay idle while Redis was started again fails once."""
 
@@ -23,6 +24,9 @@ class Nudges(Protocol):
 
     def drain(self, account_id: UUID) -> None:
         """There is mail in this account's lane."""
+
+    def release(self) -> None:
+        """There may be more mail that has to be chosen for anew."""
 
 
 class CeleryNudges:
@@ -39,6 +43,10 @@ class CeleryNudges:
     def drain(self, account_id: UUID) -> None:
         """Nudge `drain` for one account."""
         self._publish(names.TASK_DRAIN, names.QUEUE_DRAIN, [str(account_id)])
+
+    def release(self) -> None:
+        """Nudge the chore `release`."""
+        self._publish(_RELEASE, names.QUEUE_CARE, [])
 
     def _publish(self, task: str, queue: str, arguments: list[Any]) -> None:
         try:

@@ -39,6 +39,7 @@ class Process:
         self.settings = settings
         self.nudges = nudges
         self.stopping = threading.Event()
+        self.releasing = threading.Lock()
         self._lanes = 0
         self._guard = threading.Lock()
         self._parts: list[Callable[[], None]] = []

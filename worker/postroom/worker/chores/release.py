@@ -1,53 +1,64 @@
-"""Release: held mail whose cause is gone leaves by itself; what waits in a lane that can no longer send it is chosen
-anew: its account is gone, was deactivated, has another address or owner, or is not healthy where another one is.
+"""Release: held mail whose cause is gone leaves by itself, and what waits in a lane that cannot send it is chosen anew.
+
+It moves them in small transactions, so that other lanes go on, and each part in its turn, so that a few mails do not
+wait for many thousand others.
 """
 
-from sqlalchemy import exists, or_, select, true
+import time
+from collections import deque
+from typing import Final
+from uuid import UUID
 
-from postroom.config.states import Health, MailState
-from postroom.config.tables import accounts, mails
-from postroom.worker import lanes
+from postroom.worker import lanes, misplaced
+from postroom.worker.misplaced import Part
 from postroom.worker.process import Process
 
-_MOST = 1000
+_LONGEST_SECONDS: Final = 1.5
+_LEAST_AT_ONCE: Final = 20
 
 
 def release(process: Process) -> int:
-    """Choose anew for a bounded number of mails; returns how many were looked at."""
-    other = accounts.alias("other")
-    better = (
-        exists()
-        .where(
-            other.c.address_key == mails.c.from_key,
-            other.c.active == true(),
-            other.c.health == Health.OK,
-            or_(other.c.owner.is_(None), other.c.owner == mails.c.owner),
-        )
-        .correlate(mails)  # it stands two queries deep, and SQLAlchemy looks one out
-    )
-    able = exists().where(
-        accounts.c.id == mails.c.account_id,
-        accounts.c.active == true(),
-        accounts.c.address_key == mails.c.from_key,
-        or_(accounts.c.owner.is_(None), accounts.c.owner == mails.c.owner),
-        or_(accounts.c.health == Health.OK, (accounts.c.health == Health.FAILING) & ~better),
-    )
-    orphaned = (
-        select(mails.c.id)
-        .where(
-            mails.c.ended_at.is_(None),
-            mails.c.claim.is_(None),
-            mails.c.state.in_([MailState.QUEUED, MailState.DEFERRED]),
-            ~able,
-        )
-        .limit(_MOST)
-    )
-    with process.database.read() as connection:
-        ids = [*lanes.releasable(connection, limit=_MOST), *connection.execute(orphaned).scalars()]
-    if not ids:
+    """Choose anew until nothing is left, or for a bounded time and then ask for itself again; returns how many moved.
+
+    One at a time in a process; two processes may do it at once.
+    """
+    if not process.releasing.acquire(blocking=False):
         return 0
-    with process.database.write() as connection:
-        got_mail = lanes.place(connection, ids)
-    for account_id in got_mail:
-        process.nudges.drain(account_id)
-    return len(ids)
+    try:
+        return _release(process)
+    finally:
+        process.releasing.release()
+
+
+def _release(process: Process) -> int:
+    with process.database.read() as connection:
+        parts = misplaced.find(connection)
+    until = time.monotonic() + _LONGEST_SECONDS
+    moved = 0
+    while parts and time.monotonic() < until and not process.stopping.is_set():
+        ids, parts = _next(process, parts)
+        if not ids:
+            continue
+        with process.database.write() as connection:
+            placed = lanes.place(connection, ids)
+        moved += placed.moved
+        for account_id in placed.accounts:
+            process.nudges.drain(account_id)
+    if parts and moved and not process.stopping.is_set():
+        process.nudges.release()
+    return moved
+
+
+def _next(process: Process, parts: list[Part]) -> tuple[list[UUID], list[Part]]:
+    """The mails of one transaction, and what is left: parts that go on have to wait for the others."""
+    share = max(_LEAST_AT_ONCE, lanes.MOST_AT_ONCE // len(parts))
+    ids: list[UUID] = []
+    waiting = deque(parts)
+    go_on: list[Part] = []
+    with process.database.read() as connection:
+        while waiting and len(ids) + share <= lanes.MOST_AT_ONCE:
+            found, part = waiting.popleft().take(connection, share)
+            ids += found
+            if part is not None:
+                go_on.append(part)
+    return ids, [*waiting, *go_on]
