@@ -27,6 +27,7 @@ from postroom.producer import Producer, names
 from postroom.worker.accept import accept
 from postroom.worker.chores.release import release
 from postroom.worker.drain import drain
+from postroom.worker.erase_by_address import erase_by_address
 from postroom.worker.process import Process
 from postroom.worker.verify import verify
 from servers.aiosmtpd_server import AiosmtpdServer
@@ -149,6 +150,7 @@ class Worker:
         process = self._house.process
         work: dict[str, Callable[[Any], None]] = {
             names.TASK_VERIFY: lambda arguments: verify(process, UUID(arguments[0])),
+            names.TASK_ERASE: lambda arguments: erase_by_address(process, UUID(arguments[0])),
             names.TASK_ACCEPT: lambda arguments: accept(process, arguments[0]),
             names.TASK_DRAIN: lambda arguments: drain(process, UUID(arguments[0])),
             "postroom.chore.release": lambda _: _counted(release(process)),
