@@ -133,9 +133,12 @@ def live(house: House, smtp: ScriptedSMTP) -> None:
     house.take(to="dot-lost@client.example", on_uncertain="hold")
     house.take(from_="nobody@shop.example")
     house.process.redis.hset("postroom:inbox", str(uuid4()), b"PR1 no box")
+    old = house.take()
     house.drain(account)
+    house.change("mails", old, ended_at=datetime.now(UTC) - timedelta(days=91))
     for chore, _ in CHORES.values():
         chore(house.process)
+    assert house.show(old)["erased_at"] is not None
     with house.process.database.write() as connection:
         interventions.resend(connection, failed)
         interventions.cancel(connection, failed)
