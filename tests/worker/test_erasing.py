@@ -1,5 +1,6 @@
 """Mails that ended long ago are emptied, later deleted; in between their keys are known still."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from postroom.producer.identifiers import uuid7
 from postroom.worker import interventions, ledger
 from postroom.worker.chores.erase import erase
 from postroom.worker.chores.prune import prune
+from postroom.worker.erasing import erase_mails, locked
 from postroom.worker.retry import Next
-from servers.databases import on_sqlite
+from servers.command import wait_until
+from servers.databases import on_postgresql, on_sqlite
 from servers.scripted_smtp import ScriptedSMTP
 from worker.conftest import House
 
@@ -104,6 +107,38 @@ def test_more_than_a_chunk_is_erased_in_one_run(house: House, smtp: ScriptedSMTP
         connection.execute(mails.update().values(erased_at=days_ago(31)))
     assert prune(house.process) == 250
     assert (rows(house, "mails"), rows(house, "recipients"), rows(house, "attempts")) == (0, 0, 0)
+
+
+def test_two_schedulers_share_the_work(house: House, smtp: ScriptedSMTP) -> None:
+    mail_id = aged(house, sent(house, smtp), 91)
+    with house.process.database.write() as connection:
+        copy(connection, mail_id, 399)
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(lambda _: erase(house.process), range(2)))
+    assert sum(found) + erase(house.process) == 400
+    assert "needle" not in everything(house)
+
+
+@on_postgresql
+def test_whoever_resends_while_it_is_erased_waits_and_is_refused(house: House, smtp: ScriptedSMTP) -> None:
+    mail_id = aged(house, sent(house, smtp, to="rcpt-550-5.1.1@client.example"), 91)
+
+    def resend() -> None:
+        with house.process.database.write() as connection:
+            interventions.resend(connection, mail_id)
+
+    def one_waits() -> bool:
+        with house.process.database.read() as connection:
+            return bool(connection.execute(text("SELECT 1 FROM pg_locks WHERE NOT granted")).all())
+
+    with ThreadPoolExecutor(1) as threads:
+        with house.process.database.write() as connection:
+            assert erase_mails(connection, locked([mail_id])) == 1
+            resending = threads.submit(resend)
+            wait_until(one_waits)
+        with pytest.raises(Refused, match="content was erased"):
+            resending.result(10)
+    assert house.state(mail_id) == ("failed", None)
 
 
 def copy(connection: Connection, mail_id: UUID, times: int) -> None:
