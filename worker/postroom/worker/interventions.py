@@ -1,23 +1,23 @@
 """What a person may do with a mail: cancel it, send it again, or say what became of an uncertain one (design §5)."""
 
-from typing import Literal
+from typing import Final, Literal
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, and_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, case, func, select, update
 
+from postroom.config.accounts import rfc3339
 from postroom.config.database import now
-from postroom.config.mails import state_of
-from postroom.config.states import HeldReason, MailState, RecipientState
+from postroom.config.states import MailState, RecipientState
 from postroom.config.tables import mails, recipients
 from postroom.producer.errors import Refused
-from postroom.worker import lanes
+from postroom.worker import copies, lanes, limits
+from postroom.worker.erasing import HAS_CONTENT
+from postroom.worker.transitions import ENDED, Step, may
 
 Resolution = Literal["delivered", "resend", "drop"]
 
-_MAY_BE_RESENT = (HeldReason.SENDER_REFUSED, HeldReason.POISON)
-_MAY_HAVE_GONE = (mails.c.state == MailState.UNCERTAIN) | (
-    (mails.c.state == MailState.HELD) & (mails.c.reason == HeldReason.UNCERTAIN)
-)
+_SENT_AGAIN: Final = "sent again"
+_MAY_HAVE_GONE: Final = may(Step.RESOLVE_RESEND) | (mails.c.copies_possible > 1)
 
 
 def cancel(connection: Connection, mail_id: UUID) -> None:
@@ -26,13 +26,10 @@ def cancel(connection: Connection, mail_id: UUID) -> None:
     Raises:
         Refused: it has ended, may have been delivered, or is being sent at this moment.
     """
-    waits = mails.c.state.in_([MailState.QUEUED, MailState.DEFERRED, MailState.HELD])
-    unmarked = and_(mails.c.state == MailState.SENDING, mails.c.marked_at.is_(None))
-    certain = mails.c.reason.is_(None) | (mails.c.reason != HeldReason.UNCERTAIN)
     _change(
         connection,
         mail_id,
-        (waits & certain) | unmarked,
+        and_(may(Step.CANCEL), mails.c.marked_at.is_(None), ~_MAY_HAVE_GONE),
         "cancelled",
         state=MailState.CANCELLED,
         reason=None,
@@ -42,6 +39,7 @@ def cancel(connection: Connection, mail_id: UUID) -> None:
         held_at=None,
         ended_at=now(),
     )
+    limits.return_unsent(connection, [mail_id])
 
 
 def resend(connection: Connection, mail_id: UUID) -> set[UUID]:
@@ -53,8 +51,7 @@ def resend(connection: Connection, mail_id: UUID) -> set[UUID]:
     Raises:
         Refused: it is neither; nothing was changed.
     """
-    held = and_(mails.c.state == MailState.HELD, mails.c.reason.in_(_MAY_BE_RESENT))
-    _queue(connection, mail_id, (mails.c.state == MailState.FAILED) | held, "sent again")
+    _queue(connection, mail_id, may(Step.RESEND), _SENT_AGAIN)
     connection.execute(
         update(recipients)
         .where(recipients.c.mail_id == mail_id, recipients.c.state != RecipientState.ACCEPTED)
@@ -67,24 +64,26 @@ def resolve(connection: Connection, mail_id: UUID, resolution: Resolution) -> se
     """Say what became of a mail that may have been delivered.
 
     `delivered`: it was. `resend`: send it again; two copies may then exist, and the mail says so. `drop`: leave it.
+    One that already waits to be sent again is `delivered` or dropped too, and then no second copy leaves.
 
     Returns:
         The accounts that got mail.
 
     Raises:
-        Refused: the mail is not uncertain; nothing was changed.
+        Refused: the mail is not uncertain, or is being sent at this moment; nothing was changed.
     """
     if resolution == "resend":
-        _queue(connection, mail_id, _MAY_HAVE_GONE, "resolved", copies_possible=mails.c.copies_possible + 1)
+        _queue(connection, mail_id, may(Step.RESOLVE_RESEND), _SENT_AGAIN, copies_possible=copies.possible())
         return lanes.place(connection, [mail_id]).accounts
     delivered = resolution == "delivered"
     _change(
         connection,
         mail_id,
-        _MAY_HAVE_GONE,
+        and_(may(Step.RESOLVE_END), _MAY_HAVE_GONE),
         "resolved",
         state=MailState.SENT if delivered else MailState.CANCELLED,
         reason=None,
+        ready=False,
         due_at=None,
         held_at=None,
         ended_at=now(),
@@ -98,17 +97,26 @@ def resolve(connection: Connection, mail_id: UUID, resolution: Resolution) -> se
     return set()
 
 
-def _queue(connection: Connection, mail_id: UUID, may: ColumnElement[bool], what: str, **values: object) -> None:
+_IS_OVER = mails.c.expires_absolute & (mails.c.expires_at <= now())
+_TIMES = select(
+    mails.c.expires_absolute,
+    mails.c.expires_at,
+    func.coalesce(
+        mails.c.resent_at, case((mails.c.send_at > mails.c.created_at, mails.c.send_at), else_=mails.c.created_at)
+    ).label("began_at"),
+)
+"""`began_at`: from when its lifetime is counted."""
+
+
+def _queue(connection: Connection, mail_id: UUID, where: ColumnElement[bool], what: str, **values: object) -> None:
     """Queue in no lane; the caller then chooses one. Its lifetime starts anew unless its producer set an end."""
-    lifetime = connection.execute(
-        select(mails.c.created_at, mails.c.expires_at, mails.c.expires_absolute).where(mails.c.id == mail_id)
-    ).first()
-    if lifetime is not None and not lifetime.expires_absolute:
-        values["expires_at"] = now((lifetime.expires_at - lifetime.created_at).total_seconds())
+    times = connection.execute(_TIMES.where(mails.c.id == mail_id)).first()
+    if times is not None and not times.expires_absolute:
+        values["expires_at"] = now((times.expires_at - times.began_at).total_seconds())
     _change(
         connection,
         mail_id,
-        may,
+        and_(where, ~_IS_OVER),
         what,
         state=MailState.QUEUED,
         reason=None,
@@ -124,12 +132,27 @@ def _queue(connection: Connection, mail_id: UUID, may: ColumnElement[bool], what
     )
 
 
-def _change(connection: Connection, mail_id: UUID, may: ColumnElement[bool], what: str, **values: object) -> None:
-    changed = connection.execute(update(mails).where(mails.c.id == mail_id, may).values(values))
-    if changed.rowcount == 1:
-        return
-    found = state_of(connection, mail_id)
+def _change(connection: Connection, mail_id: UUID, where: ColumnElement[bool], what: str, **values: object) -> None:
+    changed = connection.execute(update(mails).where(mails.c.id == mail_id, where, HAS_CONTENT).values(values))
+    if changed.rowcount != 1:
+        raise Refused(_why_not(connection, mail_id, what))
+
+
+def _why_not(connection: Connection, mail_id: UUID, what: str) -> str:
+    may_have_gone, has_content = _MAY_HAVE_GONE.label("may_have_gone"), HAS_CONTENT.label("has_content")
+    known = select(
+        mails.c.state, mails.c.reason, mails.c.expires_at, may_have_gone, has_content, _IS_OVER.label("is_over")
+    )
+    found = connection.execute(known.where(mails.c.id == mail_id)).first()
     if found is None:
-        raise Refused(f"there is no mail {mail_id}; `postroom mail list` shows them")
-    state, reason = found
-    raise Refused(f"mail {mail_id} is {state}{f' ({reason})' if reason else ''} and cannot be {what}")
+        return f"there is no mail {mail_id}; `postroom mail list` shows them"
+    hint = ""
+    if not found.has_content:
+        hint = ": its content was erased, and nothing more can be done with it"
+    elif found.state == MailState.SENDING:
+        hint = ": it is in a worker's hands; look again in a moment"
+    elif found.is_over and what == _SENT_AGAIN:
+        hint = f": its producer wants it sent until {rfc3339(found.expires_at)}, and no later"
+    elif found.may_have_gone and found.state not in ENDED:
+        hint = f": it may have been delivered; `postroom mail resolve {mail_id}` says what became of it"
+    return f"mail {mail_id} is {found.state}{f' ({found.reason})' if found.reason else ''} and cannot be {what}{hint}"

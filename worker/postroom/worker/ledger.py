@@ -129,7 +129,7 @@ def _record_late(connection: Connection, record: Record) -> bool:
         return False  # nothing new; or the claim was taken away before the mark, or this record is written already
     if erasing.is_erased(connection, record.mail_id):
         record = _without_words(record)
-    settled = _settle(connection, record, _SETTLE_LATE)
+    settled = _settle(connection, record, _SETTLE_LATE, over=record.account_id)
     accepted = [each for each in record.recipients if each.state is RecipientState.ACCEPTED]
     doubled = bool(accepted) and not settled and _is_overtaken(connection, record)
     _write_attempt(connection, record, _UPDATE_ATTEMPT, doubled=doubled)
@@ -168,11 +168,13 @@ _STEP = (
 _IS_WRITTEN = exists().where(attempts.c.id == bindparam("attempt"))
 _SETTLE = _STEP.where(mails.c.claim == bindparam("held_claim"), ~_IS_WRITTEN)
 _SETTLE_LATE = _STEP.where(mails.c.attempt_id == bindparam("attempt"), may(Step.LATE_REPLY)).values(
-    copies_possible=copies.possible(now_settled=bindparam("attempt")), expires_at=lifetime.with_held_time()
+    account_id=bindparam("over"),  # held, it has none; if this one can send no more, it is chosen anew
+    copies_possible=copies.possible(now_settled=bindparam("attempt")),
+    expires_at=lifetime.with_held_time(),
 )
 
 
-def _settle(connection: Connection, record: Record, statement: Update, **fence: UUID) -> bool:
+def _settle(connection: Connection, record: Record, statement: Update, **more: UUID) -> bool:
     step = record.next
     late = statement is _SETTLE_LATE
     if step.state not in WAYS[Step.LATE_REPLY if late else Step.ATTEMPT].to:
@@ -190,7 +192,7 @@ def _settle(connection: Connection, record: Record, statement: Update, **fence: 
             "holds": step.state is MailState.HELD,
             "ends": step.state in ENDED,
             "counted": int(step.counts and not late),  # it was counted when it was noted as uncertain
-            **fence,
+            **more,
         },
     )
     return changed.rowcount == 1
