@@ -86,15 +86,22 @@ def give(connection: Connection, coming: Iterable[Coming]) -> dict[UUID, int]:
     return given
 
 
-_COMING: Final = select(mails.c.id, mails.c.account_id, mails.c.priority, mails.c.owner, mails.c.created_at).where(
-    mails.c.id.in_(bindparam("ids", expanding=True)), mails.c.claim.is_(None)
+_COMING: Final = (
+    select(mails.c.id, mails.c.account_id, mails.c.priority, mails.c.owner, mails.c.created_at)
+    .where(mails.c.id.in_(bindparam("ids", expanding=True)), mails.c.claim.is_(None))
+    .order_by(mails.c.id)
+    .with_for_update(skip_locked=True)  # mails are locked before turns, by all
 )
 _TURN: Final = update(mails).where(mails.c.id == bindparam("mail")).values(turn=bindparam("given"))
 
 
-def give_to_kept(connection: Connection, mail_ids: Sequence[UUID], account_id: UUID | None = None) -> None:
-    """Give turns to mails of the ledger before they get ready, in the lane of an account or in the one they are in."""
-    rows = connection.execute(_COMING, {"ids": list(mail_ids)})
+def give_to_kept(connection: Connection, mail_ids: Sequence[UUID], account_id: UUID | None = None) -> list[UUID]:
+    """Give turns to mails of the ledger before they get ready, in the lane of an account or in the one they are in.
+
+    Returns:
+        Those that nobody else has in hand; the others got none, and are to be left alone.
+    """
+    rows = connection.execute(_COMING, {"ids": list(mail_ids)}).all()
     coming = [
         Coming(row.id, lane, row.priority, row.owner, row.created_at)
         for row in rows
@@ -103,3 +110,4 @@ def give_to_kept(connection: Connection, mail_ids: Sequence[UUID], account_id: U
     given = give(connection, coming)
     if given:
         connection.execute(_TURN, [{"mail": mail_id, "given": turn} for mail_id, turn in given.items()])
+    return [row.id for row in rows]

@@ -23,8 +23,8 @@ def due(process: Process) -> int:
         ids = list(connection.execute(waiting.order_by(mails.c.due_at).limit(_MOST)).scalars())
     if ids:
         with process.database.write() as connection:
+            ids = turns.give_to_kept(connection, ids)
             still_due = (mails.c.id.in_(ids), mails.c.claim.is_(None), mails.c.due_at <= now())
-            turns.give_to_kept(connection, ids)
             connection.execute(update(mails).where(*still_due, may(Step.CLAIM)).values(ready=True))
             _send_uncertain_again(connection, *still_due)
     _nudge_lanes(process)
