@@ -4,7 +4,7 @@ An account that its provider blocked is paused with the provider's words; a prov
 """
 
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, delete, exists, select, update
@@ -16,6 +16,22 @@ _ALL: Final = "all"
 
 ALL_PAUSED: Final = exists(select(pauses.c.scope))
 """Whether the sending of all accounts is paused, within a statement."""
+
+
+class Paused(NamedTuple):
+    """An account that is paused by itself; `paused_why` is what its provider said, if that is why."""
+
+    id: UUID
+    address: str
+    paused_at: datetime
+    paused_why: str | None
+
+
+def of_accounts(connection: Connection) -> list[Paused]:
+    """The accounts that are paused by themselves, the first paused first."""
+    columns = (accounts.c.id, accounts.c.address, accounts.c.paused_at, accounts.c.paused_why)
+    paused = select(*columns).where(accounts.c.paused_at.is_not(None)).order_by(accounts.c.paused_at)
+    return [Paused(*row) for row in connection.execute(paused)]
 
 
 def since(connection: Connection) -> datetime | None:
@@ -31,10 +47,15 @@ def pause_all(connection: Connection) -> bool:
     return connection.execute(paused).first() is not None
 
 
+def may_be_claiming(connection: Connection) -> list[UUID]:
+    """Accounts whose claims may still be committed after all were paused: none on SQLite, where writers take turns."""
+    return list(connection.execute(select(accounts.c.id)).scalars()) if connection.dialect.name != "sqlite" else []
+
+
 def wait_for_claims(connection: Connection, account_id: UUID) -> None:
     """Wait until what was being claimed for an account when all were paused is committed or given up.
 
-    One account a transaction, so that nobody waits for anybody in a circle. On SQLite writers take turns anyway.
+    One account a transaction, so that nobody waits for anybody in a circle.
     """
     connection.execute(select(accounts.c.id).where(accounts.c.id == account_id).with_for_update())
 

@@ -36,7 +36,7 @@ _QUESTIONS: Final = (
     one("public_key", disk.the_public_key, "Look at the disk of POSTROOM_PUBLIC_KEY_FILE"),
     one("front_key", disk.front_key, "Look at the disk of POSTROOM_FRONT_KEY_FILE"),
     one("database", services.database_is_newest, services.SEE_DATABASE),
-    Question(("held", "rejects", "keys"), services.ledger_holds, services.SEE_DATABASE),
+    Question(("held", "pauses", "rejects", "keys"), services.ledger_holds, services.SEE_DATABASE),
     one("clocks", services.clocks_agree, services.SEE_DATABASE),
     one("redis", keeping.redis_keeps, keeping.SEE_REDIS),
     one("inbox", keeping.inbox_moves, keeping.SEE_REDIS),

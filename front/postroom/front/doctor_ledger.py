@@ -1,4 +1,4 @@
-"""What the doctor reads in the ledger: held and rejected mail, and the keys that what is sealed there needs.
+"""What the doctor reads in the ledger: held and rejected mail, pauses, and the keys that what is sealed there needs.
 
 Which keys the private ring holds is told by the workers, as ids: the ring itself stays closed to the doctor.
 """
@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, LargeBinary, func, select
 
+from postroom.config import pauses
+from postroom.config.accounts import rfc3339
 from postroom.config.settings import Settings
 from postroom.config.states import MailState
 from postroom.config.tables import accounts, letters, mails, rejects
@@ -22,9 +24,9 @@ _KEY_ID: Final = (4, 8)
 """Place and length, in SQL's counting, of the key's id in a sealed box."""
 
 
-def findings(connection: Connection, settings: Settings, ring: str | None) -> tuple[Finding, Finding, Finding]:
-    """For held mail, rejected jobs and keys; `ring` has the ids of the workers' keys, None if no worker has told."""
-    return _held(connection), _rejects(connection), _keys(connection, settings, ring)
+def findings(connection: Connection, settings: Settings, ring: str | None) -> tuple[Finding, ...]:
+    """For held mail, pauses, rejected jobs and keys; `ring` has the ids of the workers' keys, None if none has told."""
+    return _held(connection), _pauses(connection), _rejects(connection), _keys(connection, settings, ring)
 
 
 def _held(connection: Connection) -> Finding:
@@ -34,6 +36,26 @@ def _held(connection: Connection) -> Finding:
         return Finding(True, "no mail is held")
     told = ", ".join(f"{count} {reason}" for reason, count in sorted(found.items()))
     return Finding(True, f"held: {told}", "`postroom mail list --state held` shows them; `postroom mail explain` why")
+
+
+def _pauses(connection: Connection) -> Finding:
+    all_paused_since = pauses.since(connection)
+    alone = pauses.of_accounts(connection)
+    if all_paused_since is None and not alone:
+        return Finding(True, "nothing is paused")
+    every = [] if all_paused_since is None else [f"all accounts since {rfc3339(all_paused_since)}"]
+    told = [f"{each.address} since {rfc3339(each.paused_at)}{_why(each)}" for each in alone]
+    blocked = any(each.paused_why for each in alone)
+    first = "Have the provider lift its block; then " if blocked else ""
+    return Finding(
+        True,
+        f"paused: {'; '.join([*every, *told])}",
+        f"{first}`postroom resume [ACCOUNT]` lets them send; their mail is held until then",
+    )
+
+
+def _why(paused: pauses.Paused) -> str:
+    return f", blocked by its provider: {paused.paused_why}" if paused.paused_why else ""
 
 
 def _rejects(connection: Connection) -> Finding:

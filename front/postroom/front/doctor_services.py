@@ -74,9 +74,9 @@ def _network_disk(url: URL) -> str:
     return kind if kind in _NETWORK_DISKS else ""
 
 
-def ledger_holds(settings: Settings) -> tuple[Finding, Finding, Finding]:
-    """Held mail, rejected jobs and the keys that are needed."""
-    unseen = (Finding(True, "not to be seen; see database"),) * 3
+def ledger_holds(settings: Settings) -> tuple[Finding, ...]:
+    """Held mail, pauses, rejected jobs and the keys that are needed."""
+    unseen = (Finding(True, "not to be seen; see database"),) * 4
     url = make_url(settings.database)
     if _is_missing(url):
         return unseen

@@ -14,6 +14,8 @@ from postroom.front.cli import output, password
 from postroom.front.cli.opening import opened
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from postroom.config.accounts import Account
     from postroom.front.access import Access
     from postroom.worker.verify import Progress
@@ -171,10 +173,11 @@ def list_(
     as_json: output.Json = False,
 ) -> None:
     """List the accounts, newest first."""
-    from postroom.config import accounts
+    from postroom.config import accounts, pauses
 
     with opened() as access, access.read() as connection:
         found = [each.to_json() for each in accounts.newest(connection, limit=limit, owner=owner, active=active)]
+        all_paused_since = accounts.rfc3339(pauses.since(connection))
     if as_json:
         output.as_json(found)
         return
@@ -186,7 +189,7 @@ def list_(
                 each["name"],
                 each["owner"],
                 f"{each['host']}:{each['port']} {each['security']}",
-                output.good("yes") if each["active"] else output.bad("no"),
+                _active(each),
                 output.good("ok") if each["health"] == "ok" else output.bad(each["health"]),
                 limits.told(each["limits"]),
                 each["priority"],
@@ -196,6 +199,11 @@ def list_(
         ],
         none="There is no account yet; `postroom account add` adds one.",
     )
+    if all_paused_since is not None:
+        output.note(
+            output.bad(f"All accounts are paused since {output.moment(all_paused_since)}"),
+            "; `postroom resume` lets them send again.",
+        )
 
 
 @app.command()
@@ -247,6 +255,15 @@ def remove(*, reference: _Reference, as_json: output.Json = False) -> None:
         account = _find(access, reference)
         account_changes.remove(access, account.id)
     _show(account, as_json, "removed")
+
+
+def _active(account: dict[str, Any]) -> "Text":
+    """Whether it may send, and what its provider said where that blocked it."""
+    if not account["active"]:
+        return output.bad("no")
+    if account["paused_at"] is None:
+        return output.good("yes")
+    return output.bad(f"blocked: {account['paused_why']}" if account["paused_why"] else "paused")
 
 
 def _find(access: "Access", reference: str) -> "Account":
@@ -304,6 +321,6 @@ def _show(account: "Account", as_json: bool, done: str = "") -> None:
         output.say(output.good(done), f": {account.address} ({account.id})")
         return
     allowed = limits.told(shown.pop("limits"))
-    for name in ("verified_at", "created_at"):
+    for name in ("paused_at", "verified_at", "created_at"):
         shown[name] = output.moment(shown[name])
     output.details([*((name.replace("_", " "), value) for name, value in shown.items()), ("limits", allowed)])

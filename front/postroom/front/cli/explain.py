@@ -18,6 +18,7 @@ app = typer.Typer()
 _REASONS: Final = {
     HeldReason.NO_ACCOUNT: "no active account sends as this address for it. `postroom account add` adds one.",
     HeldReason.ACCOUNT_SUSPENDED: "its account is suspended. `postroom account verify` tries again, `edit` mends it.",
+    HeldReason.PAUSED: "its account is paused, or all are. `postroom resume` lets it send again.",
     HeldReason.SENDER_NOT_CONFIRMED: "its owner has not confirmed this address as a sender.",
     HeldReason.SENDER_REFUSED: "every server refused this From. `postroom mail resend` tries again.",
 }

@@ -9,7 +9,20 @@ import os
 import typer
 
 from postroom.front import child
-from postroom.front.cli import account, demo, doctor, erasing, explain, mail, output, reject, reply, running, send
+from postroom.front.cli import (
+    account,
+    demo,
+    doctor,
+    erasing,
+    explain,
+    mail,
+    output,
+    pausing,
+    reject,
+    reply,
+    running,
+    send,
+)
 
 app = typer.Typer(
     name="postroom",
@@ -35,6 +48,7 @@ app.add_typer(account.app, name="account")
 app.add_typer(send.app)
 app.add_typer(mail.app, name="mail")
 app.add_typer(explain.app)
+app.add_typer(pausing.app)
 app.add_typer(reject.app, name="reject")
 app.add_typer(reply.app)
 app.add_typer(erasing.app)
