@@ -135,6 +135,10 @@ def live(house: House, smtp: ScriptedSMTP) -> None:
     house.process.redis.hset("postroom:inbox", str(uuid4()), b"PR1 no box")
     old = house.take()
     house.drain(account)
+    limited = house.add_account(smtp, "limited@shop.example", mails_per_minute=1, recipients_per_day=9)
+    for _ in range(2):
+        house.take(from_="limited@shop.example")
+        house.drain(limited)
     house.change("mails", old, ended_at=datetime.now(UTC) - timedelta(days=91))
     for chore, _ in CHORES.values():
         chore(house.process)
