@@ -9,6 +9,7 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID, uuid4
@@ -25,8 +26,9 @@ from postroom.worker.health import Trouble
 from postroom.worker.ledger import Mark, RecipientRecord, Record, Turn, TurnDone
 from postroom.worker.letter.compose import compose, needs_smtputf8
 from postroom.worker.letter.content import Letter
+from postroom.worker.patience import Run
 from postroom.worker.process import Process, letter_identity
-from postroom.worker.retry import Next, decide, recipient_state
+from postroom.worker.retry import Facts, Next, decide, recipient_state, slows_account
 from postroom.worker.smtp.errors import OpenFailed
 from postroom.worker.smtp.replies import Reply, Verdict
 from postroom.worker.smtp.session import Delivery, Envelope, Session
@@ -41,21 +43,26 @@ log = structlog.get_logger(__name__)
 
 
 def drain(process: Process, account_id: UUID) -> None:
-    """Send what waits in one account's lane, until it is empty, cannot go on, or others need the thread."""
+    """Send what waits in one account's lane, until it is empty, cannot go on, or others need the thread. Returns before
+    that where its server is slow to answer: the lane goes on alone (see `patience`).
+    """
+    process.patience.run(account_id, partial(_drain, process, account_id))
+
+
+def _drain(process: Process, account_id: UUID, run: Run) -> None:
     with process.database.read() as connection:
         if process.stopping.is_set() or not claim.has_work(connection, account_id):
             return
-    token = uuid4()
+    run.claim = token = uuid4()
     asked = Enter(account_id, token, mails=1, lease_seconds=process.settings.lease_seconds)
     lane = process.writer.do(claim.enter, asked)
     if lane is None:
         return
-    drained = _Drain(process, lane, token, process.heartbeat.hold(token))
+    drained = _Drain(process, lane, run, process.heartbeat.hold(token))
     try:
-        if lane.wants_another:
+        if lane.wants_another and process.patience.has_opened(account_id):
             process.nudges.drain(account_id)
-        with process.busy():
-            drained.run()
+        drained.run()
     finally:
         process.heartbeat.drop(token)
         process.writer.do(claim.leave, Leave(account_id, token, drained.unsent))
@@ -70,17 +77,19 @@ def drain(process: Process, account_id: UUID) -> None:
 def _note(process: Process, trouble: Trouble) -> None:
     """Write down an account's trouble and choose anew for its waiting mail; or that it is well again."""
     process.writer.do(health.note, trouble)
-    if trouble.health is Health.OK:
+    if trouble.blocked:
+        log.error("an account is paused: its provider has blocked it", account=str(trouble.account.id))
+    elif trouble.health is Health.OK:
         return
-    log.warning("an account is in trouble", account=str(trouble.account.id), health=trouble.health.value)
-    if trouble.health is trouble.account.health:
-        return
-    part: lanes.Clearing | None = lanes.Clearing(trouble.account.id)
-    while part is not None:
-        cleared = process.writer.do(lanes.clear, part)
-        for account_id in cleared.accounts:
-            process.nudges.drain(account_id)
-        part = cleared.go_on
+    else:
+        log.warning("an account is in trouble", account=str(trouble.account.id), health=trouble.health.value)
+        if trouble.health is trouble.account.health:
+            return
+    cleared = process.writer.do(lanes.clear, lanes.Clearing(trouble.account.id))
+    for account_id in cleared.accounts:
+        process.nudges.drain(account_id)
+    if cleared.go_on is not None:
+        process.nudges.release()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +107,15 @@ class _Drain:
     asked for and whose final dot surely did not go.
     """
 
-    def __init__(self, process: Process, lane: Lane, token: UUID, lost: threading.Event) -> None:
+    def __init__(self, process: Process, lane: Lane, run: Run, lost: threading.Event) -> None:
+        assert run.claim is not None  # noqa: S101 - it is the lane's
         self.trouble: Trouble | None = None
         self.unsent: UUID | None = None
         self._process = process
         self._account = lane.account
-        self._token = token
+        self._wants_another = lane.wants_another
+        self._run = run
+        self._token = run.claim
         self._lost = lost
         self._hand = deque(lane.mails)
         self._more: Future[tuple[ClaimedMail, ...]] | None = None
@@ -117,6 +129,7 @@ class _Drain:
             try:
                 session, reused = self._open()
             except OpenFailed as failure:
+                self._process.patience.did_not_open(self._account.id)
                 self.trouble = health.of_open_failure(self._account, failure)
                 return
             except CannotOpen as failure:
@@ -126,6 +139,8 @@ class _Drain:
                 self.trouble = Trouble(self._account, Health.OK)
                 probing = False
             try:
+                if self._run.opened() and self._wants_another:
+                    self._process.nudges.drain(self._account.id)
                 self._send_over(session, reused=reused)
             finally:
                 self._process.pool.give_back(self._pool_key, session)
@@ -142,7 +157,9 @@ class _Drain:
 
         def open_new() -> Session:
             opened.append(True)
-            return Session.open(server_of(self._account, self._process.ring), self._process.client)
+            server = server_of(self._account, self._process.ring)
+            with self._run.opening():
+                return Session.open(server, self._process.client)
 
         session = self._process.pool.take(self._pool_key, open_new)
         return session, not opened
@@ -155,11 +172,12 @@ class _Drain:
         while current is not None:
             upcoming = None if self._must_end() else self._next(session)
             self._claim_ahead()
-            delivery = session.deliver(current.envelope, current.content, partial(self._permit, turn))
+            with self._run.sending(session.cut_off):
+                delivery = session.deliver(current.envelope, current.content, partial(self._permit, turn))
             self.unsent = None
             record = self._record(current, delivery, reused=reused)
             reused = True
-            if upcoming is not None and (not session.reusable or self.trouble is not None):
+            if upcoming is not None and (not session.reusable or self.trouble is not None or self._must_end()):
                 self._hand.appendleft(upcoming.mail)
                 upcoming = None
             turn = self._turn(record, upcoming)
@@ -187,10 +205,12 @@ class _Drain:
         return stands
 
     def _must_end(self) -> bool:
-        """Whether to stop after the mail in hand: a warm stop, a lost lease, or other lanes that wait for a thread."""
-        if self._process.stopping.is_set() or self._lost.is_set() or self._database_is_away:
+        """Whether to stop after the mail in hand: a warm stop, a lost lease, a server so slow that the lane's task has
+        left it, or other lanes that wait for a thread.
+        """
+        if self._process.stopping.is_set() or self._lost.is_set() or self._database_is_away or self._run.alone:
             return True
-        return time.monotonic() - self._began > _YIELD_AFTER_SECONDS and self._process.lanes_wait()
+        return time.monotonic() - self._began > _YIELD_AFTER_SECONDS and self._process.patience.lanes_wait()
 
     def _claim_ahead(self) -> None:
         """Ask for more mails while the last one in hand is on its way: about half a second's worth."""
@@ -237,7 +257,11 @@ class _Drain:
         self._seconds_a_mail = 0.7 * self._seconds_a_mail + 0.3 * delivery.duration_seconds
         # A session that served before was over: a new one is tried at once, and a 421 of the old says nothing more.
         again = reused and delivery.stale
-        step = Next(MailState.QUEUED, due_in_seconds=0, counts=False) if again else decide(ready.mail.facts, delivery)
+        step = (
+            Next(MailState.QUEUED, due_in_seconds=0, counts=False)
+            if again
+            else decide(self._facts(ready.mail, delivery), delivery)
+        )
         reply = delivery.reply
         if delivery.verdict is not None and reply is not None and not again:
             self.trouble = health.of_verdict(self._account, delivery.verdict, str(reply)) or self.trouble
@@ -271,6 +295,14 @@ class _Drain:
             ),
             next=step,
         )
+
+    def _facts(self, mail: ClaimedMail, delivery: Delivery) -> Facts:
+        """What is known of a mail; and where its account has to slow down, whether that was so before."""
+        if delivery.verdict is None or not slows_account(delivery.verdict):
+            return mail.facts
+        with suppress(SQLAlchemyError), self._process.database.read() as connection:
+            return replace(mail.facts, slowed=health.times_slowed(connection, mail.id))
+        return mail.facts
 
     def _poison(self, mail: ClaimedMail, error: Exception) -> Record:
         return Record(

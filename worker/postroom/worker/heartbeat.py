@@ -9,6 +9,7 @@ from postroom.worker.claim import Renew, renew
 from postroom.worker.writer import Writer
 
 _BEATS_A_LEASE = 4
+_CLOSES_IN_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -38,9 +39,9 @@ class Heartbeat:
             self._held.pop(claim, None)
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread, or leave it where it waits for a database that is away."""
         self._ended.set()
-        self._thread.join()
+        self._thread.join(_CLOSES_IN_SECONDS)
 
     def _run(self) -> None:
         while not self._ended.wait(self._lease_seconds / _BEATS_A_LEASE):

@@ -2,8 +2,7 @@
 
 import ssl
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from uuid import UUID
@@ -16,10 +15,13 @@ from postroom.config.settings import Settings
 from postroom.config.vault import FrontKey, Ring
 from postroom.producer.broker import redis_client
 from postroom.producer.errors import SettingsInvalid
+from postroom.worker import claim
+from postroom.worker.claim import Leave
 from postroom.worker.following import Following
 from postroom.worker.heartbeat import Heartbeat
 from postroom.worker.inbox import Inbox
 from postroom.worker.nudges import Nudges
+from postroom.worker.patience import Patience, Run
 from postroom.worker.smtp.pool import Pool
 from postroom.worker.smtp.server import Client, Timeouts, default_hello_name, tls_context
 from postroom.worker.writer import Writer
@@ -40,8 +42,6 @@ class Process:
         self.nudges = nudges
         self.stopping = threading.Event()
         self.releasing = threading.Lock()
-        self._lanes = 0
-        self._guard = threading.Lock()
         self._parts: list[Callable[[], None]] = []
 
     @cached_property
@@ -105,20 +105,10 @@ class Process:
         self._parts.append(pool.close_all)
         return pool
 
-    @contextmanager
-    def busy(self) -> Iterator[None]:
-        """Count a lane as being drained."""
-        with self._guard:
-            self._lanes += 1
-        try:
-            yield
-        finally:
-            with self._guard:
-                self._lanes -= 1
-
-    def lanes_wait(self) -> bool:
-        """Whether every thread is busy, so that other lanes may wait for one."""
-        return self._lanes >= self.settings.drain_threads
+    @cached_property
+    def patience(self) -> Patience:
+        """What runs the lanes."""
+        return Patience(self.settings.drain_threads, self.nudges.drain, self.stopping)
 
     def prepare(self, kind: str) -> None:
         """Make what this kind of worker needs before its threads would all make it, and fail early where one cannot
@@ -131,15 +121,23 @@ class Process:
         if kind == "accept":
             _ = self.front_key, self.inbox
         if kind == "drain":
-            _ = self.writer, self.heartbeat, self.pool, self.client
+            _ = self.patience, self.writer, self.heartbeat, self.pool, self.client
         if kind == "care":
             _ = self.inbox, self.client
 
     def close(self) -> None:
-        """Close the parts, the last made first."""
+        """End the lanes, and close the parts, the last made first. Takes 12 s at most, whatever does not answer."""
         self.stopping.set()
+        if "patience" in vars(self):
+            for run in self.patience.close():
+                self._leave(run)
         while self._parts:
             self._parts.pop()()
+
+    def _leave(self, run: Run) -> None:
+        """Give back what a lane has claimed that did not end in time. What it has marked is found by its lease."""
+        if run.claim is not None:
+            self.writer.submit(claim.leave, Leave(run.account_id, run.claim))
 
 
 def smtp_client(settings: Settings) -> Client:

@@ -15,6 +15,7 @@ from postroom.config.states import (
     RecipientState,
     Scope,
 )
+from postroom.worker.smtp.replies import Verdict
 from postroom.worker.smtp.session import Delivery, RecipientResult
 
 SCHEDULE_MINUTES: Final = (1, 5, 15, 30, 60, 120, 240)
@@ -24,19 +25,26 @@ _JITTER: Final = 0.2
 UNCERTAIN_WAIT_SECONDS: Final = 15 * 60
 UNCERTAIN_WAIT_SEEN_HIGH_SECONDS: Final = 60
 
+_SLOW_SECONDS: Final = 60.0
+_QUOTA_SECONDS: Final = 3600.0
 _PROBE_GAPS_SECONDS: Final = (5, 10, 30, 60, 120, 300, 600)
 _SIGN_IN_PROBE_GAPS_SECONDS: Final = (5 * 60, 30 * 60, 120 * 60)
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the decision needs to know of the mail: it is read at the claim."""
+    """What the decision needs to know of the mail: it is read at the claim.
+
+    Attributes:
+        slowed: how many replies to it were about the whole account, and made that wait; read where there was one.
+    """
 
     priority: PriorityRank
     on_uncertain: OnUncertain
     attempts: int
     copies_possible: int
     accepted_before: bool
+    slowed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,16 @@ def wait_seconds(attempts: int) -> float:
     return minutes * 60 * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - spreads load, guards nothing
 
 
+def slows_account(verdict: Verdict) -> bool:
+    """Whether a reply says that the account has to wait, though it is well."""
+    return verdict.effect in {Effect.SLOW, Effect.QUOTA}
+
+
+def account_wait_seconds(verdict: Verdict) -> float:
+    """For how long such an account is left alone."""
+    return verdict.wait_seconds or (_QUOTA_SECONDS if verdict.effect is Effect.QUOTA else _SLOW_SECONDS)
+
+
 def probe_gap_seconds(probes: int) -> float:
     """How long to leave a server alone that could not be reached so many times in a row."""
     return _PROBE_GAPS_SECONDS[min(probes, len(_PROBE_GAPS_SECONDS) - 1)]
@@ -111,6 +129,10 @@ def _again(facts: Facts, delivery: Delivery) -> Next:
     verdict = delivery.verdict
     if verdict is not None and verdict.scope is Scope.SENDER and verdict.outcome is Outcome.FAILED:
         return Next(MailState.QUEUED, choose=True)
+    if verdict is not None and slows_account(verdict):
+        # Others go first when the account may go on: such a reply may be due to this mail, and would come at each try.
+        wait = account_wait_seconds(verdict) + wait_seconds(facts.slowed + 1)
+        return Next(MailState.DEFERRED, due_in_seconds=wait, counts=facts.slowed > 0)
     if verdict is not None and verdict.effect is not Effect.NONE:
         return Next(MailState.QUEUED, due_in_seconds=0, counts=False, choose=True)
     if delivery.reply is None and not delivery.permitted and delivery.outcome is Outcome.UNREACHED:

@@ -26,6 +26,7 @@ Operation = Callable[[Connection, Sequence[T]], Sequence[R]]
 _MOST_IN_A_GROUP = 200
 _SHORTEST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 2.0
+_GIVES_UP_SECONDS = 2.0
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +37,8 @@ class Writer:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._waiting: queue.SimpleQueue[tuple[Any, Any, Future[Any]] | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._give_up_at = float("inf")
         self._thread = threading.Thread(target=self._run, name="writer", daemon=True)
         self._thread.start()
 
@@ -52,9 +55,13 @@ class Writer:
         return self.submit(operation, item).result()
 
     def close(self) -> None:
-        """Write what was submitted, then end the thread."""
+        """Write what was submitted, then end the thread. Where the database is away, that is given up after a moment:
+        a mail whose outcome is lost so has its mark, and becomes uncertain when its lease ends.
+        """
+        self._give_up_at = time.monotonic() + _GIVES_UP_SECONDS
         self._waiting.put(None)
-        self._thread.join()
+        self._closing.set()
+        self._thread.join(_GIVES_UP_SECONDS + _SHORTEST_PAUSE_SECONDS)
 
     def _run(self) -> None:
         ending = False
@@ -89,10 +96,13 @@ class Writer:
                 with self._database.write() as connection:
                     return _apply(connection, asked)
             except (exc.SQLAlchemyError, OSError) as error:
-                if not is_away(error):
+                if not is_away(error) or time.monotonic() > self._give_up_at:
                     raise
                 log.warning("the database cannot be written; trying again", error=type(error).__name__)
-            time.sleep(pause_seconds)
+            if self._closing.is_set():
+                time.sleep(_SHORTEST_PAUSE_SECONDS)
+                continue
+            self._closing.wait(pause_seconds)
             pause_seconds = min(pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
 
 

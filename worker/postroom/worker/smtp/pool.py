@@ -9,6 +9,7 @@ from postroom.worker.smtp.server import Client
 from postroom.worker.smtp.session import Session
 
 _FEWEST_SECONDS_BETWEEN_SWEEPS: Final = 0.05
+_FAREWELLS_SECONDS: Final = 0.5
 
 
 class Pool:
@@ -65,9 +66,9 @@ class Pool:
             forgotten = [session for sessions in self._idle.values() for session in sessions]
             self._idle.clear()
             reaper = self._reaper
-        _close(forgotten)
+        _close(forgotten, _FAREWELLS_SECONDS)
         if reaper is not None:
-            reaper.join(5)
+            reaper.join(_FAREWELLS_SECONDS)
 
     @property
     def idle_count(self) -> int:
@@ -104,6 +105,8 @@ class Pool:
             _close(over)
 
 
-def _close(sessions: list[Session]) -> None:
+def _close(sessions: list[Session], farewells_seconds: float = float("inf")) -> None:
+    """Closes sessions; for so long in all it says QUIT and waits for the replies."""
+    until = time.monotonic() + farewells_seconds
     for session in sessions:
-        session.close()
+        session.close(politely=time.monotonic() < until)

@@ -123,9 +123,13 @@ class Session:
             self.reusable = False
         return self.reusable
 
-    def close(self) -> None:
+    def cut_off(self) -> None:
+        """Ends, from another thread, the transaction that waits for its server: breaks its connection. Never raises."""
+        self._wire.cut_off()
+
+    def close(self, *, politely: bool = True) -> None:
         """Says QUIT if all is well, waits a moment for the reply, and closes. Never raises."""
-        if self.alive():
+        if politely and self.alive():
             self.reusable = False
             with contextlib.suppress(Broken):
                 self._wire.write(b"QUIT\r\n", timeout_seconds=self._timeouts.quit_seconds)

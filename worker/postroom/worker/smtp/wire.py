@@ -18,6 +18,7 @@ REPLY_LIMIT_BYTES: Final = 65536
 BLOCK_BYTES: Final = 262144
 """Content is written in blocks of this size, each with its own time-out."""
 _READ_BYTES: Final = 16384
+_STOPPED: Final = "the worker was stopped while it waited for the reply"
 _CODE: Final = re.compile(rb"[2-5][0-9][0-9]")
 
 
@@ -30,6 +31,7 @@ class Wire:
     def __init__(self, connection: socket.socket) -> None:
         self._socket = connection
         self._buffer = bytearray()
+        self._cut_off = False
         self._poll = select.poll()
         self._poll.register(connection.fileno(), select.POLLIN)
 
@@ -129,6 +131,12 @@ class Wire:
         self._socket.getpeername()  # raises if it was reset meanwhile; wrap_socket would then leave a socket unclosed
         self._socket = context.wrap_socket(self._socket, server_hostname=host)
 
+    def cut_off(self) -> None:
+        """Breaks the connection from another thread than the one that waits for it; never raises."""
+        self._cut_off = True
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # not TLS's, which the other thread is using
+
     def close(self) -> None:
         """Closes the connection at once; never raises."""
         with contextlib.suppress(OSError):
@@ -155,9 +163,9 @@ class Wire:
         except TimeoutError as error:
             raise TimedOut(f"no reply within {timeout_seconds:g} s") from error
         except OSError as error:
-            raise Closed("the connection broke") from error
+            raise Closed(_STOPPED if self._cut_off else "the connection broke") from error
         if not piece:
-            raise Closed("the server closed the connection")
+            raise Closed(_STOPPED if self._cut_off else "the server closed the connection")
         return piece
 
 
