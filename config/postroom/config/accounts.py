@@ -259,7 +259,7 @@ def set_health(
             health=health,
             health_detail=detail if probing else None,
             probe_at=None if probe_in_seconds is None else now(probe_in_seconds),
-            probes=accounts.c.probes + 1 if probing else 0,
+            probes=account.probes + 1 if probing else 0,  # lanes that fail at once are one failure
         )
     )
 

@@ -161,6 +161,7 @@ _UNCHANGED = select(accounts.c.id).where(
     accounts.c.active,
     accounts.c.version == bindparam("as_version"),
     accounts.c.paused_at.is_(None),
+    accounts.c.health == bindparam("as_health"),  # another of its lanes found out that it has to wait
     exists().where(slots.c.claim == bindparam("token")),
 )
 _UNCHANGED_SHARED = _UNCHANGED.with_for_update(read=True)  # a deactivation or pause that commits first is in no claim
@@ -177,7 +178,7 @@ def _more(connection: Connection, asked: More) -> tuple[ClaimedMail, ...]:
     account = asked.account
     unchanged = connection.execute(
         _UNCHANGED_ALONE if account.has_limits else _UNCHANGED_SHARED,
-        {"account": account.id, "as_version": account.version, "token": asked.claim},
+        {"account": account.id, "as_version": account.version, "as_health": account.health, "token": asked.claim},
     ).first()
     return _claim(connection, account, asked.claim, asked.mails) if unchanged else ()
 
