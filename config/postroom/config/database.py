@@ -6,9 +6,10 @@ than SQLite's busy handler. Readers never take it (WAL).
 
 import fcntl
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 _WRITES: Final = "postroom_writes"
 _BUSY_SECONDS: Final = 30
 _FORGET_MILLISECONDS: Final = 500
+_REWRITTEN_AT_ONCE_BYTES: Final = 100 * 1024 * 1024
 _PRAGMAS: Final = (
     "journal_mode=WAL",
     "synchronous=FULL",
@@ -205,25 +207,29 @@ class Database:
             with writing.begin():
                 yield writing
 
-    def forget(self) -> bool:
-        """Leave nothing of what was erased in SQLite's log; other databases see to that themselves.
+    def forget(self, *, rewrite: bool = False) -> None:
+        """Leave nothing of what was erased in SQLite's files, as far as it can be done at once.
 
         What is erased is overwritten in the file (`secure_delete`), but earlier pages lie in the log until it is used
-        again. Emptying it keeps writers waiting for as long as an older reader reads, hence the bound.
+        again: it is emptied, unless a reader is in the way for too long. Pages that were split may hold old copies of
+        their rows in the room left free; only rewriting the file removes these. Writers wait for both.
 
-        Returns:
-            False where a reader was in the way for too long; later writing overwrites the log then.
+        Args:
+            rewrite: rewrite the file too, if it is not so large that writers would wait for many seconds.
         """
         if self.engine.dialect.name != "sqlite":
-            return True
+            return
+        size_bytes = Path(str(self.engine.url.database)).stat().st_size
         with self._turn(), self.engine.connect() as connection:
             plain: Any = connection.connection.driver_connection
             plain.execute(f"PRAGMA busy_timeout={_FORGET_MILLISECONDS}")
             try:
-                busy, *_ = plain.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if rewrite and size_bytes <= _REWRITTEN_AT_ONCE_BYTES:
+                    with suppress(sqlite3.OperationalError):  # no room for it, or a reader's lock
+                        plain.execute("VACUUM")
+                plain.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             finally:
                 plain.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
-        return not busy
 
     def close(self) -> None:
         """Close all connections."""

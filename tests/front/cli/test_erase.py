@@ -197,6 +197,20 @@ def test_a_worker_that_fails_says_so(house: Any, account: Any, monkeypatch: Any)
 
 
 @on_sqlite
+def test_sqlites_file_is_rewritten_without_old_copies(house: Any, account: Any) -> None:
+    house.take(text="long " * 200_000)
+    drain(house.process, account.id)
+    house.process.database.forget()
+    file = house.folder / "postroom.db"
+    before_bytes = file.stat().st_size
+    assert erased(house, ANNA) == {"mails": 1}
+    assert file.stat().st_size < before_bytes - 900_000
+    files = b"".join(path.read_bytes() for path in house.folder.glob("postroom.db*"))
+    assert b"Order 7" not in files
+    assert b"anna" not in files.lower()
+
+
+@on_sqlite
 def test_what_is_no_address_is_a_usage_error(house: Any) -> None:
     for words in (["anna"], ["@client.example"], []):
         assert house.run("erase", *words).code == 2

@@ -146,7 +146,7 @@ def _erase(process: Process, key: str, tell: _Teller) -> Erased:
         for reject_id in ids:
             _erase_reject(process, reject_id, key, erased)
         tell(Answer())
-    process.database.forget()
+    process.database.forget(rewrite=True)
     return erased
 
 
