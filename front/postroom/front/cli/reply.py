@@ -33,7 +33,7 @@ _OF_EFFECT: Final = {
     Effect.SUSPEND: "The account cannot send until that is put right: its mail is held, and none loses an attempt.",
     Effect.SLOW: "The account goes on later and slower; no mail loses an attempt.",
     Effect.QUOTA: "The account has sent what it may: it waits, without trying, until it may send again.",
-    Effect.BLOCK: "The provider has blocked the account: its mail is held, and somebody must have that lifted.",
+    Effect.BLOCK: "The provider has blocked the account: it is paused until `postroom resume` or a change of it.",
 }
 _OF_SCOPE: Final = {
     (Outcome.DEFERRED, Scope.MAIL): "The mail is tried again later.",
