@@ -69,8 +69,12 @@ def test_explain_says_until_when_an_account_waits_for_its_limit(house: Any, smtp
     assert told["verdicts"][0]["ok"]
     assert "limits let nothing through until" in told["verdicts"][0]["why"]
     assert "it has reached a limit" in house.run(*words).out
+    [queued] = house.run("mail", "list", "--state", "queued", "--json").json
+    shown = ("mail", "show", queued["id"])
+    assert "the limits of its account, until" in house.run(*shown).out
     house.change("accounts", account.id, open_at=datetime.now(UTC) - timedelta(seconds=1))
-    assert "limit" not in house.run(*words).out
+    for told in (house.run(*words).out, house.run(*shown).out):
+        assert "limit" not in told
 
 
 def test_a_limit_set_anew_counts_what_went_out_and_a_raised_one_lets_mail_go_at_once(

@@ -108,11 +108,14 @@ def list_(
 def show(*, mail_id: _Id, as_json: output.Json = False) -> None:
     """Show one mail, its recipients, and each attempt with what the server answered. Never its content."""
     from postroom.config import accounts, mails
+    from postroom.worker import limits
 
     with opened() as access, access.read() as connection:
         shown = mails.show(connection, mail_id)
         lane = shown["account_id"] if shown["state"] in {MailState.QUEUED, MailState.DEFERRED} else None
         account = accounts.get(connection, UUID(lane)) if lane else None
+        if account is not None:
+            [account] = limits.as_of_now(connection, [account])
     _show(shown, as_json, account)
 
 
@@ -222,6 +225,8 @@ def _waits_for(account: "Account | None") -> str | None:
     """What keeps a mail in its lane; None if nothing but its turn or its time does."""
     from postroom.config.accounts import rfc3339
 
+    if account is not None and account.health == Health.OK and account.open_at is not None:
+        return f"the limits of its account, until {output.moment(rfc3339(account.open_at))}"
     if account is None or account.health == Health.OK:
         return None
     when = output.moment(rfc3339(account.probe_at))
