@@ -46,7 +46,7 @@ class Meddling:
     def anything(self) -> None:
         accounts = (self.deactivate_or_activate, self.refuse_a_sign_in, self.limit, self.pause_or_resume)
         action = self._dice.choice(
-            [*accounts, self.pause_or_resume_all, self.cancel, self.cancel, self.resend, self.resolve]
+            [*accounts, self.pause_or_resume_all, self.resend, self.resolve, self.cancel, *3 * [self.cancel_in_hand]]
         )
         try:
             action()
@@ -78,7 +78,13 @@ class Meddling:
                 pauses.resume_all(connection)
 
     def cancel(self) -> None:
-        mail_id = self._any(mails.c.ended_at.is_(None))
+        self._cancel(self._any(mails.c.ended_at.is_(None)))
+
+    def cancel_in_hand(self) -> None:
+        """Refused, if its mark stands."""
+        self._cancel(self._any(mails.c.state == MailState.SENDING))
+
+    def _cancel(self, mail_id: UUID) -> None:
         with self._house.database.write() as connection:
             interventions.cancel(connection, mail_id)
         self.cancelled.add(mail_id)
@@ -150,8 +156,10 @@ def open_books(house: House) -> list[Account]:
 def test_meddling_in_the_middle_of_a_drain(house: House, dice: random.Random) -> None:
     meddling = Meddling(house, open_books(house), dice)
     house.start("drain")
+    house.enqueue(4)
+    house.wait_arrived(4)
     for _ in range(ACTIONS):
-        for kind in (dice.choice(FAULTS), f"dot-wait-{dice.randrange(100)}"):
+        for kind in (dice.choice(FAULTS), f"dot-wait-{dice.randrange(400)}"):
             to = f"{kind}+{dice.getrandbits(64):x}@client.example"
             house.enqueue(1, to=to, priority=dice.choice(["high", "normal", "bulk"]))
         time.sleep(dice.random() * 0.1)
