@@ -108,7 +108,7 @@ def test_what_still_waits_is_left_and_told(house: Any) -> None:
     mail_id = house.take(from_="nobody@shop.example", to=ANNA)
     assert erased(house, ANNA) == {"waiting": 1}
     told = asked(house, ANNA)
-    assert "1 mail from or to it still waits; cancel first" in told.err
+    assert "1 mail from or to it still waits; cancel it first" in told.err
     assert house.mail(mail_id)["subject"] == "Order 7"
     assert erased(house, "nobody@shop.example") == {"waiting": 1}
     house.run("mail", "cancel", str(mail_id))

@@ -48,8 +48,8 @@ def erase(
     if erased.waiting:
         output.note(
             output.bad(f"{_counted(erased.waiting, 'mail')} from or to it still {_verb(erased.waiting, 'wait')}"),
-            f"; cancel first (`postroom mail list --to {wanted.address}`, `--from`, `postroom mail cancel ID`), then "
-            "erase again",
+            f"; cancel {'it' if erased.waiting == 1 else 'them'} first (`postroom mail list --to {wanted.address}` or "
+            "`--from`, then `postroom mail cancel ID`), and erase again",
         )
 
 
