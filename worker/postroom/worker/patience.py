@@ -20,7 +20,7 @@ _LOOK_AT_OPENING_SECONDS: Final = 0.02
 _FEWEST_ALONE: Final = 256
 """How many lanes a process lets wait alone, or as many as it has tasks. Each costs a thread that sleeps."""
 
-_IN_HAND_SECONDS: Final = 6.0
+_IN_HAND_SECONDS: Final = 5.0
 _CUT_OFF_SECONDS: Final = 1.5
 
 log = structlog.get_logger(__name__)

@@ -26,7 +26,7 @@ Operation = Callable[[Connection, Sequence[T]], Sequence[R]]
 _MOST_IN_A_GROUP = 200
 _SHORTEST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 2.0
-_GIVES_UP_SECONDS = 2.0
+_GIVES_UP_SECONDS = 1.5
 
 log = structlog.get_logger(__name__)
 
