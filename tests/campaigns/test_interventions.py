@@ -29,6 +29,7 @@ from servers.scripted_smtp import Reply
 pytestmark = pytest.mark.timeout(900 if LONG else 120)
 
 ACTIONS = 250 if LONG else 30
+IN_HAND = 500 if LONG else 20
 SETTLES_IN_SECONDS = 300 if LONG else 80
 FAULTS = ("dot-lost-once", "dot-drop-once", "dot-554-5.6.0-once", "rcpt-550-5.1.1-once", "dot-451-4.3.0-once")
 
@@ -182,3 +183,23 @@ def test_meddling_in_the_middle_of_a_drain(house: House, dice: random.Random) ->
     assert books.balance, books
     assert (books.sent, books.cancelled) == (books.enqueued - len(meddling.cancelled), len(meddling.cancelled))
     assert "a task failed" not in house.log
+
+
+def test_cancelling_what_is_in_hand(house: House, dice: random.Random) -> None:
+    """Either it is cancelled and never arrives, or its mark stands, and the cancelling is refused."""
+    meddling = Meddling(house, open_books(house), dice)
+    before = len(house.smtp.accepted)
+    house.start("drain")
+    house.enqueue(IN_HAND, to="dot-wait-100@client.example")
+    house.wait_arrived(1)
+    until = time.monotonic() + SETTLES_IN_SECONDS
+    while len(meddling.cancelled) + len(house.smtp.accepted) - before < IN_HAND:
+        assert time.monotonic() < until
+        with suppress(Refused):
+            meddling.cancel_in_hand()
+    house.settle(SETTLES_IN_SECONDS)
+    house.kill("drain")
+    books = house.books()
+    print(books)
+    assert books.balance, books
+    assert (books.sent, books.cancelled) == (IN_HAND - len(meddling.cancelled), len(meddling.cancelled))
