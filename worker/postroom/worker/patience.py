@@ -117,7 +117,7 @@ class Patience:
         run = self._begin(account_id)
         if run is None:
             return
-        threading.Thread(target=self._ride, args=(run, lane), name=f"lane-{account_id}", daemon=True).start()
+        self._start(run, lane)
         while not self._leave_alone(run):
             if run.ended.wait(_LOOK_AT_OPENING_SECONDS if run.is_opening else _LOOK_SECONDS):
                 if run.error is not None:
@@ -181,6 +181,14 @@ class Patience:
             run = Run(self, account_id)
             self._runs.add(run)
             return run
+
+    def _start(self, run: Run, lane: Callable[[Run], None]) -> None:
+        try:
+            threading.Thread(target=self._ride, args=(run, lane), name=f"lane-{run.account_id}", daemon=True).start()
+        except RuntimeError:  # the system gives no more threads
+            with self._guard:
+                self._runs.discard(run)
+            raise
 
     def _ride(self, run: Run, lane: Callable[[Run], None]) -> None:
         try:
