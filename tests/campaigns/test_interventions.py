@@ -158,7 +158,7 @@ def test_meddling_in_the_middle_of_a_drain(house: House, dice: random.Random) ->
     meddling = Meddling(house, open_books(house), dice)
     house.start("drain")
     house.enqueue(4)
-    house.wait_arrived(4)
+    house.wait_arrived(4, SETTLES_IN_SECONDS)
     for _ in range(ACTIONS):
         for kind in (dice.choice(FAULTS), f"dot-wait-{dice.randrange(400)}"):
             to = f"{kind}+{dice.getrandbits(64):x}@client.example"
@@ -191,7 +191,7 @@ def test_cancelling_what_is_in_hand(house: House, dice: random.Random) -> None:
     before = len(house.smtp.accepted)
     house.start("drain")
     house.enqueue(IN_HAND, to="dot-wait-100@client.example")
-    house.wait_arrived(1)
+    house.wait_arrived(1, SETTLES_IN_SECONDS)
     until = time.monotonic() + SETTLES_IN_SECONDS
     while len(meddling.cancelled) + len(house.smtp.accepted) - before < IN_HAND:
         assert time.monotonic() < until

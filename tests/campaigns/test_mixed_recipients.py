@@ -87,7 +87,7 @@ def test_recipients_of_every_kind(house: House, dice: random.Random, kills: int)
     house.start("drain")
     enqueue_mixed(house, dice)
     for number in range(kills):
-        house.wait_arrived(1 + number * MAILS // (2 * kills))
+        house.wait_arrived(1 + number * MAILS // (2 * kills), SETTLES_IN_SECONDS)
         time.sleep(dice.random() * 0.1)
         house.kill("drain")
         house.start("drain")

@@ -69,7 +69,7 @@ def test_two_schedulers_one_with_a_wrong_clock(
     house.start("scheduler", f"clock@{ahead_seconds}", name="wrong")
     house.open_books()
     enqueue(house)
-    house.wait_arrived(MAILS // 6)
+    house.wait_arrived(MAILS // 6, SETTLES_IN_SECONDS)
     house.kill("drain")
     house.start("drain")
     house.settle(SETTLES_IN_SECONDS)
@@ -87,7 +87,7 @@ def test_chores_that_run_many_times_at_once(house: House, monkeypatch: pytest.Mo
     house.open_books()
     enqueue(house)
     for number in range(KILLS):
-        house.wait_arrived((number + 1) * MAILS // (2 * KILLS))
+        house.wait_arrived((number + 1) * MAILS // (2 * KILLS), SETTLES_IN_SECONDS)
         time.sleep(dice.random() * 0.1)
         house.kill("drain")
         house.start("drain")
