@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -115,6 +116,25 @@ def test_four_processes_claim_what_is_allowed_and_not_one_more(house: House, smt
     assert (lanes.count(str(by_mails.id)), lanes.count(str(by_recipients.id))) == (17, 11)
     assert counted(house, by_mails) == {"second": 17, "minute": 17}
     assert counted(house, by_recipients) == {"minute": 22}
+
+
+@pytest.mark.parametrize("asks", ["enter", "more"])
+def test_a_claim_waits_for_one_that_is_being_made(house: House, smtp: ScriptedSMTP, asks: str) -> None:
+    account = house.add_account(smtp, mails_per_minute=4)
+    house.accept(*(house.enqueue() for _ in range(8)))
+    token, first = enter(house, account, most=1)
+    ask: Callable[[], Any] = {
+        "enter": lambda: enter(house, account, most=5)[1],
+        "more": lambda: house.process.writer.do(claim.more, claim.More(account, token, 5)),
+    }[asks]
+    with ThreadPoolExecutor() as threads:
+        with house.process.database.write() as connection:
+            [lane] = claim.enter(connection, [claim.Enter(account.id, uuid4(), 2, 60)])
+            asked = threads.submit(ask)
+            with pytest.raises(TimeoutError):
+                asked.result(0.5)
+        assert lane is not None
+        assert [len(first), len(lane.mails), len(asked.result(30))] == [1, 2, 1]
 
 
 def test_mails_leave_again_when_their_whole_minute_has_passed(house: House, smtp: ScriptedSMTP) -> None:
