@@ -18,7 +18,7 @@ from servers.scripted_smtp import Drop, Fault, Lost, ScriptedSMTP
 
 pytestmark = pytest.mark.timeout(900 if LONG else 120)
 
-MAILS = 500 if LONG else 60
+MAILS = 500 if LONG else 40
 TIMES = 5 if LONG else 1
 SETTLES_IN_SECONDS = 300 if LONG else 80
 

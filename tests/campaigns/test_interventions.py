@@ -28,8 +28,8 @@ from servers.scripted_smtp import Reply
 
 pytestmark = pytest.mark.timeout(900 if LONG else 120)
 
-ACTIONS = 250 if LONG else 30
-IN_HAND = 500 if LONG else 20
+ACTIONS = 250 if LONG else 24
+IN_HAND = 500 if LONG else 12
 SETTLES_IN_SECONDS = 300 if LONG else 80
 FAULTS = ("dot-lost-once", "dot-drop-once", "dot-554-5.6.0-once", "rcpt-550-5.1.1-once", "dot-451-4.3.0-once")
 

@@ -18,8 +18,8 @@ from postroom.config.tables import attempts, mails, recipients
 
 pytestmark = pytest.mark.timeout(900 if LONG else 120)
 
-MAILS = 500 if LONG else 40
-KILLS = 20 if LONG else 3
+MAILS = 500 if LONG else 24
+KILLS = 20 if LONG else 2
 SETTLES_IN_SECONDS = 300 if LONG else 80
 
 TAKEN = "anna"

@@ -16,7 +16,7 @@ from servers.redis_server import RedisServer
 
 pytestmark = pytest.mark.timeout(900 if LONG else 120)
 
-MAILS = 500 if LONG else 36
+MAILS = 500 if LONG else 24
 KILLS = 10 if LONG else 1
 AT_ONCE = 4 if LONG else 2
 SETTLES_IN_SECONDS = 300 if LONG else 80
