@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 import redis
+import sqlalchemy.exc
+import structlog
+import structlog.testing
 from kombu.exceptions import OperationalError
 
-from postroom.worker.outages import Outages
+from postroom.worker.outages import DatabaseOutage, Outages
 
 
 @pytest.fixture
@@ -80,3 +83,21 @@ def test_other_errors_keep_their_traceback(said: pytest.LogCaptureFixture) -> No
         fail("postroom.worker", redis.ConnectionError("x"))
     assert len(said.records) == 4
     assert said.text.count("Traceback") == 4
+
+
+def test_a_database_away_is_told_at_growing_pauses_and_when_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    outage = DatabaseOutage()
+    told_at = []
+    with structlog.testing.capture_logs() as said:
+        outage.over()
+        for second in range(400):
+            monkeypatch.setattr("postroom.worker.outages.time.monotonic", lambda at=float(second): at)
+            before = len(said)
+            outage.note(sqlalchemy.exc.OperationalError("SELECT secret", {}, Exception("away")))
+            told_at += [second] * (len(said) - before)
+        outage.over()
+        outage.over()
+    assert told_at == [0, 30, 90, 210]
+    assert said[-1] == {"event": "the database is back", "after_seconds": 399, "log_level": "info"}
+    assert len(said) == 5
+    assert "secret" not in str(said)

@@ -18,9 +18,10 @@ from uuid import UUID
 import redis
 import structlog
 from celery import Celery, signals
-from celery.exceptions import SecurityWarning
+from celery.exceptions import Ignore, SecurityWarning
 
 from postroom.config import settings as configuration
+from postroom.config.away import is_away
 from postroom.config.settings import Settings
 from postroom.producer import names
 from postroom.producer.broker import celery_url
@@ -38,6 +39,7 @@ from postroom.worker.chores.strays import strays
 from postroom.worker.drain import drain
 from postroom.worker.erase_by_address import erase_by_address
 from postroom.worker.nudges import CeleryNudges
+from postroom.worker.outages import DatabaseOutage
 from postroom.worker.process import Process
 from postroom.worker.room import wait_for_room
 from postroom.worker.verify import verify
@@ -154,8 +156,9 @@ def _add_tasks(app: Celery, process: Process) -> None:
         names.TASK_ERASE: erase_task,
         **{chore_task(name): _chore_task(process, name, chore) for name, (chore, _) in CHORES.items()},
     }
+    outage = DatabaseOutage()
     for name, task in tasks.items():
-        app.task(name=name)(_discreet(task))
+        app.task(name=name)(_discreet(task, outage))
 
 
 def _chore_task(process: Process, name: str, chore: Callable[[Process], int]) -> Callable[[], None]:
@@ -170,14 +173,20 @@ def _chore_task(process: Process, name: str, chore: Callable[[Process], int]) ->
     return run
 
 
-def _discreet(task: Callable[..., None]) -> Callable[..., None]:
-    """Let only the kind of an error out of a task; the log gets the places it passed through, and no values."""
+def _discreet(task: Callable[..., None], outage: DatabaseOutage) -> Callable[..., None]:
+    """Let only the kind of an error out of a task; the log gets the places it passed through, and no values. That the
+    database is away is no failure of the task: what it was about is found when the database is back.
+    """
 
     @functools.wraps(task)
     def run(*arguments: Any) -> None:
         try:
             task(*arguments)
+            outage.over()
         except Exception as error:  # noqa: BLE001 - told by its kind
+            if is_away(error):
+                outage.note(error)
+                raise Ignore from None
             places = [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
             # not log.exception: a traceback shows values
             where = " ".join(places[-6:])

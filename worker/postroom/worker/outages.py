@@ -1,6 +1,7 @@
-"""Redis away, in the log: a line, said again at growing pauses, where Celery writes a traceback at each try."""
+"""Redis or the database away, in the log: a line, said again at growing pauses, where each try would be a traceback."""
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,11 +9,14 @@ from typing import Final
 
 import kombu.exceptions
 import redis
+import structlog
 
 _FIRST_PAUSE_SECONDS: Final = 30.0
 _LONGEST_PAUSE_SECONDS: Final = 600.0
 _LIBRARIES: Final = ("celery", "kombu")
 _CONNECTED: Final = "celery.worker.consumer.connection"
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -22,6 +26,46 @@ class _Outage:
     began_at: float
     told_at: float
     pause_seconds: float = _FIRST_PAUSE_SECONDS
+
+    def is_to_be_told(self, now: float) -> bool:
+        """Whether it is time to say it, for the first time or again."""
+        if now == self.told_at:
+            return True
+        if now < self.told_at + self.pause_seconds:
+            return False
+        self.told_at = now
+        self.pause_seconds = min(self.pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
+        return True
+
+
+class DatabaseOutage:
+    """Tells of tasks that end since the database is away. What they were about is found by a later task."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._going_on: _Outage | None = None
+
+    def note(self, error: Exception) -> None:
+        """A task ended by it."""
+        with self._guard:
+            now = time.monotonic()
+            outage = self._going_on = self._going_on or _Outage(now, now)
+            if not outage.is_to_be_told(now):
+                return
+        log.warning(
+            "the database cannot be used; `postroom doctor` tells why. It is tried again",
+            error=type(error).__name__,
+            since_seconds=round(now - outage.began_at),
+        )
+
+    def over(self) -> None:
+        """A task ended well."""
+        if self._going_on is None:
+            return
+        with self._guard:
+            outage, self._going_on = self._going_on, None
+        if outage is not None:
+            log.info("the database is back", after_seconds=round(time.monotonic() - outage.began_at))
 
 
 class Outages(logging.Filter):
@@ -52,14 +96,7 @@ class Outages(logging.Filter):
 
     def _tell(self, kind: str) -> bool:
         now = time.monotonic()
-        outage = self._going_on.setdefault(kind, _Outage(now, now))
-        if now == outage.told_at:
-            return True
-        if now < outage.told_at + outage.pause_seconds:
-            return False
-        outage.told_at = now
-        outage.pause_seconds = min(outage.pause_seconds * 2, _LONGEST_PAUSE_SECONDS)
-        return True
+        return self._going_on.setdefault(kind, _Outage(now, now)).is_to_be_told(now)
 
 
 def _errors(record: logging.LogRecord) -> Iterator[BaseException]:
