@@ -70,6 +70,8 @@ RING_KEY: Final = "postroom:ring"
 _ACCEPT_THREADS: Final = 2
 _CARE_THREADS: Final = 16
 _SOFT_STOP_SECONDS: Final = 10
+_CHORE_LIVES_SECONDS: Final = 30.0
+"""For so long a worker takes a chore that was asked for: by then the two clocks may differ."""
 _SECOND_SIGINT_SECONDS: Final = 0.5
 
 log = structlog.get_logger(__name__)
@@ -128,7 +130,7 @@ def _configuration(settings: Settings) -> dict[str, Any]:
             name: {
                 "task": chore_task(name),
                 "schedule": seconds,
-                "options": {"queue": names.QUEUE_CARE, "expires": max(seconds, 2.0), "ignore_result": True},
+                "options": {"queue": names.QUEUE_CARE, "expires": max(seconds, _CHORE_LIVES_SECONDS), "ignore_result": True},
             }
             for name, (_, seconds) in CHORES.items()
         },
