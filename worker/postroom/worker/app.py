@@ -130,7 +130,11 @@ def _configuration(settings: Settings) -> dict[str, Any]:
             name: {
                 "task": chore_task(name),
                 "schedule": seconds,
-                "options": {"queue": names.QUEUE_CARE, "expires": max(seconds, _CHORE_LIVES_SECONDS), "ignore_result": True},
+                "options": {
+                    "queue": names.QUEUE_CARE,
+                    "expires": max(seconds, _CHORE_LIVES_SECONDS),
+                    "ignore_result": True,
+                },
             }
             for name, (_, seconds) in CHORES.items()
         },
