@@ -3,32 +3,38 @@
 import os
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from campaigns import books
 from campaigns.house import House, seeded
-from servers.databases import KINDS, Databases
+from servers.databases import KINDS, Databases, Kind
 from servers.redis_server import RedisServer
 
 LONG = os.environ.get("POSTROOM_LONG") == "1"
 """The long form of every campaign, on both databases; the short one is part of the suite."""
 
 
+@contextmanager
+def at_work(databases: Databases, kind: Kind, folder: Path, **redis_options: str) -> Iterator[House]:
+    """A house with an accept and a care at work, and no drain."""
+    with (
+        databases.migrated(kind, folder) as url,
+        RedisServer(**redis_options) as redis_server,
+        House(folder, url, redis_server) as house,
+    ):
+        for worker in ("accept", "care"):
+            house.start(worker)
+        yield house
+
+
 @pytest.fixture(scope="module", params=KINDS if LONG else ["postgresql"])
 def house(
     request: pytest.FixtureRequest, databases: Databases, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[House]:
-    """With an accept and a care at work, and no drain."""
-    folder: Path = tmp_path_factory.mktemp("house")
-    with (
-        databases.migrated(request.param, folder) as url,
-        RedisServer() as redis_server,
-        House(folder, url, redis_server) as house,
-    ):
-        for kind in ("accept", "care"):
-            house.start(kind)
+    with at_work(databases, request.param, tmp_path_factory.mktemp("house")) as house:
         yield house
 
 

@@ -22,7 +22,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -75,13 +75,18 @@ def distorted(nudge: Callable[..., None], how: str) -> Callable[..., None]:
             for _ in range(3):
                 nudge(*arguments)
         elif how == "shuffled":
-            late = threading.Timer(_DICE.random() * _LATEST_SECONDS, nudge, arguments)
+            late = threading.Timer(_DICE.random() * _LATEST_SECONDS, _or_never, (nudge, arguments))
             late.daemon = True
             late.start()
         elif _DICE.random() < _GOES:
             nudge(*arguments)
 
     return changed
+
+
+def _or_never(nudge: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    with suppress(Exception):  # who nudged is gone meanwhile
+        nudge(*arguments)
 
 
 _DICE = random.Random()  # noqa: S311

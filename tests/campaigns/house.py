@@ -9,14 +9,17 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
+import kombu.exceptions
 import redis
 from celery import Celery
 from sqlalchemy import func, select, update
@@ -26,8 +29,8 @@ from postroom.config import accounts as kept
 from postroom.config.accounts import Account
 from postroom.config.database import Database, now
 from postroom.config.settings import Settings
-from postroom.config.states import Auth, MailState, Security
-from postroom.config.tables import accounts, mails
+from postroom.config.states import Auth, MailState, Outcome, Security
+from postroom.config.tables import accounts, attempts, mails, slots
 from postroom.config.vault import keygen, public_key
 from postroom.producer import BrokerUnavailable, Mail, Producer, names
 from postroom.producer.broker import celery_url
@@ -72,6 +75,7 @@ class House:
         self.database = Database(self.settings.database)
         self._celery = Celery("campaign", broker=celery_url(redis_server.url), set_as_current=False)
         self.handed_over: list[UUID] = []
+        self.account_id = UUID(int=0)
         self.address = ""
         self.chores: tuple[str, ...] = ("strays", "leases", "due", "release", "probe")
         self._arrived_before = 0
@@ -93,8 +97,8 @@ class House:
         self._celery.close()
         self._log.close()
 
-    def start(self, kind: str, *faults: str, name: str | None = None) -> str:
-        """Start a process; returns its name, which is its kind if not given.
+    def start(self, kind: str, *faults: str, name: str | None = None, settings: Settings | None = None) -> str:
+        """Start a process, by the house's settings if none are given; returns its name, which is its kind if not given.
 
         POSTROOM_TEST_FAULT is planted in every process: so is it proved that a campaign notices.
         """
@@ -103,8 +107,9 @@ class House:
             self.kill(name)
         faults = (*filter(None, [os.environ.get("POSTROOM_TEST_FAULT")]), *faults)
         environment = {key: value for key, value in os.environ.items() if not key.startswith("POSTROOM_")}
-        chosen = self.settings.model_fields_set
-        environment |= {f"POSTROOM_{name.upper()}": str(getattr(self.settings, name)) for name in chosen}
+        settings = settings or self.settings
+        chosen = settings.model_fields_set
+        environment |= {f"POSTROOM_{name.upper()}": str(getattr(settings, name)) for name in chosen}
         self._children[name] = subprocess.Popen(
             [sys.executable, "-P", str(CHILD), kind, name, *faults],
             env=environment,
@@ -127,6 +132,19 @@ class House:
         self._children[name].kill()
         self._children[name].wait()
 
+    def stop(self, name: str, *numbers: int, within_seconds: float = 15) -> float:
+        """Stop a process as a service manager does (SIGTERM), or by signals given; it must end well and in time.
+
+        Returns:
+            How many seconds it took.
+        """
+        child, began_at = self._children[name], time.monotonic()
+        for place, number in enumerate(numbers or (signal.SIGTERM,)):
+            time.sleep(place)  # two in a row may be one Ctrl-C, which the terminal and `up` both tell
+            child.send_signal(number)
+        child.wait(within_seconds)
+        return time.monotonic() - began_at
+
     def ended(self, name: str) -> bool:
         return self._children[name].poll() is not None
 
@@ -143,6 +161,7 @@ class House:
         """Begin to count anew, with an account of the campaign's own."""
         account_id = uuid7()
         self.handed_over = []
+        self.account_id = account_id
         self.address = f"shop-{account_id.hex}@shop.example"
         self._arrived_before = len(self.smtp.accepted)
         account = Account(
@@ -160,12 +179,31 @@ class House:
 
     def enqueue(self, count: int, **given: object) -> list[UUID]:
         """Hand mails over as a site would that does not give up: the same mail again until Redis takes it."""
-        fields = {"from_": self.address, "to": "anna@client.example", "subject": "Order", "text": "Thank you"}
-        mails_to_send = [Mail(**{**fields, **given}) for _ in range(count)]  # type: ignore[arg-type]
+        mails_to_send = self._mails(count, given)
         with Producer(self.settings.broker, public_key=public_key(self.settings)) as producer:
             for mail in mails_to_send:
                 self._hand_over(producer, mail)
         return [mail.id for mail in mails_to_send]
+
+    def _mails(self, count: int, given: dict[str, object]) -> list[Mail]:
+        fields = {"from_": self.address, "to": "anna@client.example", "subject": "Order", "text": "Thank you"}
+        return [Mail(**{**fields, **given}) for _ in range(count)]  # type: ignore[arg-type]
+
+    @contextmanager
+    def load(self, count: int, *, every_seconds: float = 0.01, **given: object) -> Iterator[None]:
+        """Hand mails over, one after another, while the block runs; at its end all are handed over."""
+
+        def hand_over() -> None:
+            for mail in to_send:
+                self._hand_over(producer, mail)
+                time.sleep(every_seconds)
+
+        to_send = self._mails(count, given)
+        with Producer(self.settings.broker, public_key=public_key(self.settings)) as producer:
+            thread = threading.Thread(target=hand_over, daemon=True)
+            thread.start()
+            yield
+            thread.join()
 
     def _hand_over(self, producer: Producer, mail: Mail) -> None:
         while True:
@@ -183,9 +221,51 @@ class House:
             time.sleep(_A_LITTLE_SECONDS)
 
     @property
+    def arrived(self) -> int:
+        """How many transactions the server took since the books were opened."""
+        return len(self.smtp.accepted) - self._arrived_before
+
+    def arrived_from(self, hello_name: str) -> int:
+        """How many of them came from the process that calls itself so."""
+        return sum(each.hello == hello_name for each in self.smtp.accepted[self._arrived_before :])
+
+    def wait_recorded(self, count: int, seconds: float = 40) -> None:
+        """Wait until the ledger has so many of the account's mails and the inbox is empty."""
+        counted = select(func.count()).select_from(mails).where(mails.c.account_id == self.account_id)
+        until = time.monotonic() + seconds
+        while True:
+            with self.database.read() as connection, self.redis.client() as client:
+                if connection.execute(counted).scalar_one() >= count and not client.hlen(names.INBOX):
+                    return
+            assert time.monotonic() < until, f"not all recorded; the workers said:\n{self.log[-6000:]}"
+            self.move_time()
+            time.sleep(_A_LITTLE_SECONDS)
+
+    @property
+    def clock(self) -> datetime:
+        """The database's."""
+        with self.database.read() as connection:
+            return connection.execute(select(now())).scalar_one()
+
+    def uncertain_at(self) -> list[datetime]:
+        """When each attempt of the account was marked that ended uncertain."""
+        lost = (attempts.c.account_id == self.account_id, attempts.c.outcome == Outcome.UNCERTAIN)
+        with self.database.read() as connection:
+            return list(connection.execute(select(attempts.c.started_at).where(*lost)).scalars())
+
+    def in_hand(self) -> tuple[int, int]:
+        """How many connections of the account, and how many of its mails, are claimed."""
+        claimed = select(func.count()).select_from(mails).where(mails.c.claim.is_not(None))
+        with self.database.read() as connection:
+            return (
+                connection.execute(select(func.count()).select_from(slots)).scalar_one(),
+                connection.execute(claimed).scalar_one(),
+            )
+
+    @property
     def under_way(self) -> bool:
         """Whether some mail has not yet arrived."""
-        return len(self.smtp.accepted) - self._arrived_before < len(self.handed_over)
+        return self.arrived < len(self.handed_over)
 
     def settle(self, seconds: float = SETTLES_IN_SECONDS) -> None:
         """Wait until every mail has ended or waits for a person; waits of the clock are over at once."""
@@ -216,7 +296,7 @@ class House:
             connection.execute(update(mails).where(mails.c.id.in_(free)).values(due_at=now()))
             in_trouble = select(accounts.c.id).where(accounts.c.probe_at > now()).with_for_update(skip_locked=True)
             connection.execute(update(accounts).where(accounts.c.id.in_(in_trouble)).values(probe_at=now()))
-        with suppress(redis.RedisError), self.redis.client() as client:
+        with suppress(redis.RedisError, kombu.exceptions.OperationalError), self.redis.client() as client:
             for field in client.zrange(names.INBOX_AT, 0, -1):
                 client.zadd(names.INBOX_AT, {field: 1.0}, xx=True)
             for chore in self.chores:

@@ -1,7 +1,6 @@
 """Redis full, and disks full: a clear error, nothing lost, and the work goes on once there is room."""
 
 import json
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -26,6 +25,7 @@ from postroom.worker.process import Process
 from postroom.worker.room import wait_for_room
 from servers.databases import Databases, on_sqlite
 from servers.redis_server import RedisServer
+from servers.small_disk import SmallDisk, small_disk
 from worker.conftest import House, NotedNudges
 
 
@@ -33,35 +33,10 @@ def mail(text: str = "Thank you") -> Mail:
     return Mail(from_="shop@shop.example", to="anna@client.example", subject="Order 7", text=text)
 
 
-@dataclass
-class Disk:
-    """A small disk of the test's own."""
-
-    path: Path
-
-    def fill(self) -> None:
-        with (self.path / "filler").open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(bytes(1024))
-            except OSError:
-                pass
-
-    def make_room(self) -> None:
-        (self.path / "filler").unlink()
-
-
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    path = tmp_path / "disk"
-    path.mkdir()
-    mounted = subprocess.run(
-        ["/usr/bin/mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(path)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("a small disk can be made by root alone")
-    yield Disk(path)
-    subprocess.run(["/usr/bin/umount", "--lazy", str(path)], check=True)
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with small_disk(tmp_path / "disk") as disk:
+        yield disk
 
 
 @dataclass
@@ -135,7 +110,7 @@ def test_a_full_redis_is_emptied_into_the_ledger_and_takes_mail_again(
 
 
 def test_a_worker_waits_while_redis_cannot_write_its_file_and_nothing_is_lost(
-    opened: ExitStack, databases: Databases, data_dir: Path, disk: Disk
+    opened: ExitStack, databases: Databases, data_dir: Path, disk: SmallDisk
 ) -> None:
     house = small(opened, databases, data_dir, dir=str(disk.path))
     first = house.producer.enqueue(mail())
@@ -158,7 +133,7 @@ def test_a_worker_waits_while_redis_cannot_write_its_file_and_nothing_is_lost(
 
 @on_sqlite
 def test_a_full_disk_under_sqlite_leaves_mail_in_the_inbox(
-    opened: ExitStack, databases: Databases, disk: Disk, house: House, postroom: Postroom
+    opened: ExitStack, databases: Databases, disk: SmallDisk, house: House, postroom: Postroom
 ) -> None:
     url = opened.enter_context(databases.migrated("sqlite", disk.path))
     settings = house.process.settings.model_copy(update={"database_url": url})
@@ -181,7 +156,7 @@ def test_a_full_disk_under_sqlite_leaves_mail_in_the_inbox(
     house.process = kept
 
 
-def test_a_full_disk_does_not_stop_what_runs(disk: Disk, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_does_not_stop_what_runs(disk: SmallDisk, capfd: pytest.CaptureFixture[str]) -> None:
     """`up` notes for programs what runs, each time that a part was started again."""
     settings = Settings(_env_file=None, data_dir=disk.path)
     report = _Report(settings, Display(1, [OWN_NAME]))
