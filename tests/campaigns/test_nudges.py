@@ -1,0 +1,34 @@
+"""Nudges that come three times, out of order, or not at all: each mail goes once all the same."""
+
+import time
+
+import pytest
+
+from campaigns.conftest import LONG
+from campaigns.faults import distorted
+from campaigns.house import House
+from postroom.producer.nudge import Nudger
+
+pytestmark = pytest.mark.timeout(600 if LONG else 120)
+
+MAILS = 1000 if LONG else 60
+
+
+@pytest.mark.parametrize("how", ["tripled", "shuffled", "dropped"])
+def test_nudges(house: House, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Those of the producer, of the workers, and of the chores that make up for lost ones."""
+    monkeypatch.setattr(Nudger, "accept", distorted(Nudger.accept, how))
+    house.settings = house.settings.model_copy(update={"lease_seconds": 10.0})  # none ends on a busy machine
+    house.open_books(connections=2)
+    kinds = ("accept", "care", "drain")
+    for kind in kinds:
+        house.start(kind, f"nudges@{how}")
+    began_at = time.monotonic()
+    with house.load(MAILS):
+        pass
+    house.settle()
+    books = house.books()
+    print(f"{how}: settled after {time.monotonic() - began_at:.1f} s; {books}")
+    house.kill("drain")
+    assert books.balance, books
+    assert (books.sent, books.doubled_announced) == (MAILS, 0)
