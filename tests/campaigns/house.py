@@ -11,10 +11,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
@@ -79,6 +80,10 @@ class House:
         self.address = ""
         self.chores: tuple[str, ...] = ("strays", "leases", "due", "release", "probe")
         self._arrived_before = 0
+        self.supervised = False
+        """Whether a process that ends by itself is started again, as by `up`, systemd and compose."""
+        self.started_again = 0
+        self._again: dict[str, Callable[[], object]] = {}
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         self._log = (folder / "workers.log").open("ab")
 
@@ -105,6 +110,7 @@ class House:
         name = name or kind
         if name in self._children:
             self.kill(name)
+        self._again[name] = partial(self.start, kind, *faults, name=name, settings=settings)
         faults = (*filter(None, [os.environ.get("POSTROOM_TEST_FAULT")]), *faults)
         environment = {key: value for key, value in os.environ.items() if not key.startswith("POSTROOM_")}
         settings = settings or self.settings
@@ -290,6 +296,10 @@ class House:
         """Let what waits for the clock be due: deferred and uncertain mail, accounts in trouble, jobs in the inbox, and
         the chores.
         """
+        if self.supervised:
+            for name in [name for name in self._children if self.ended(name)]:
+                self._again[name]()
+                self.started_again += 1
         with self.database.write() as connection:
             waits = (mails.c.state.in_((MailState.DEFERRED, MailState.UNCERTAIN)), mails.c.due_at > now())
             free = select(mails.c.id).where(*waits).with_for_update(skip_locked=True)  # a worker may have it in hand
