@@ -2,6 +2,9 @@
 
 import random
 import time
+from bisect import bisect
+from collections import Counter
+from datetime import datetime
 
 import pytest
 
@@ -18,15 +21,20 @@ def test_drains_killed_at_random(house: House, dice: random.Random) -> None:
     house.open_books(connections=4)
     house.start("drain")
     house.enqueue(MAILS, priority="high")
+    killed_at: list[datetime] = []
     for number in range(KILLS):
         house.wait_arrived(1 + number * MAILS // (2 * KILLS))
         time.sleep(dice.random() * 0.1)  # anywhere in a mail's way
         house.kill("drain")
+        killed_at.append(house.clock)
         house.start("drain")
     house.settle()
     house.kill("drain")
     books = house.books()
-    print(books)
+    uncertain = Counter(bisect(killed_at, moment) for moment in house.uncertain_at())
+    print(f"uncertain by kill: {[uncertain[number] for number in range(KILLS + 1)]}; {books}")
+    assert uncertain[KILLS] == 0, "none without a kill"
+    assert max(uncertain.values(), default=0) <= 4, "at most one for each connection"
     assert books.balance, books
     assert books.sent + books.held == MAILS
     assert books.doubled_announced + books.held <= 4 * KILLS, "at most one for each connection and kill"
