@@ -10,7 +10,7 @@ NEEDED_SERVERS := postfix:postfix saslpasswd2:sasl2-bin initdb:postgresql node:n
 	systemd-analyze:systemd redis-cli:redis-tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install run up test check settings constraints clean servers compose-keys
+.PHONY: help install run up test campaigns check settings constraints clean servers compose-keys
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -29,6 +29,9 @@ compose-keys: $(if $(filter 0,$(shell id -u)),$(VENV)/.front) ## make ./secrets 
 
 test: $(VENV)/.dev servers ## run the tests
 	$(IN_VENV)/pytest -n 2 --dist worksteal
+
+campaigns: $(VENV)/.dev servers ## kill, cut off and fill everything under load, for long; docs/reliability.md tells of it
+	POSTROOM_LONG=1 PYTHONDONTWRITEBYTECODE=1 $(IN_VENV)/pytest -p no:cacheprovider -n 2 --dist loadscope tests/campaigns
 
 check: $(VENV)/.dev ## lint, format, types, and which package may import which
 	$(IN_VENV)/ruff check .
