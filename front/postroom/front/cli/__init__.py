@@ -2,11 +2,18 @@
 
 import sys
 
-from postroom.producer.errors import PostroomError
-
 
 def main() -> None:
-    """Console script `postroom`: exit 0 done, 1 refused with the reason on stderr, 2 usage."""
+    """Console script `postroom`: exit 0 done, 1 refused with the reason on stderr, 2 usage, 130 interrupted."""
+    try:
+        _run()
+    except KeyboardInterrupt:  # such as one while importing
+        sys.exit(130)
+
+
+def _run() -> None:
+    from postroom.producer.errors import PostroomError  # noqa: PLC0415 - whatever takes its time can be interrupted
+
     try:
         from postroom.front.cli.root import app  # noqa: PLC0415 - a bare install has no typer: said below
 
