@@ -93,9 +93,7 @@ def place(connection: Connection, mail_ids: Sequence[UUID]) -> Placed:
     is one that somebody else has in hand at this moment.
     """
     rows = connection.execute(
-        select(
-            mails.c.id, mails.c.from_key, mails.c.owner, mails.c.account_id, mails.c.reason, mails.c.copies_possible
-        )
+        select(mails.c.id, mails.c.from_key, mails.c.owner, mails.c.account_id, mails.c.reason, mails.c.copies_possible)
         .where(mails.c.id.in_(mail_ids), mails.c.claim.is_(None), may(Step.CHOICE))
         .order_by(mails.c.id)
         .with_for_update(skip_locked=True)
