@@ -26,7 +26,8 @@ class Whereabouts:
 
     Attributes:
         state: its state in the ledger, `inbox` before that, or `rejected`.
-        why: for people: why it is held, rejected or not sent, or the server's last words; may be empty.
+        why: for people: why it is held, rejected or not sent, the server's last words, or who was refused of a mail
+            that was sent; may be empty.
     """
 
     state: str
@@ -71,6 +72,8 @@ class Follower:
                 return Whereabouts(INBOX)
             shown = mails.show(connection, self._mail_id)
             account = accounts.get(connection, UUID(shown["account_id"])) if shown["account_id"] else None
+        if state[0] is MailState.SENT:
+            return Whereabouts(state[0], _refused(shown["recipients"]))
         return Whereabouts(state[0], _why(*state, _last_words(shown), account))
 
     def _rejects(self) -> dict[str, str]:
@@ -90,9 +93,16 @@ def _last_words(shown: dict[str, Any]) -> str | None:
     return next((reply for reply in (*waiting, *reversed(tried)) if reply), None)
 
 
-def _why(state: MailState, reason: HeldReason | None, reply: str | None, account: Account | None) -> str:
-    if state is MailState.SENT:
+def _refused(recipients: list[dict[str, Any]]) -> str:
+    """How many of a sent mail's recipients the server refused for good, and its words to the first."""
+    refused = [each["reply"] for each in recipients if each["state"] == RecipientState.REFUSED]
+    if not refused:
         return ""
+    were = "was" if len(refused) == 1 else "were"
+    return f"{len(refused)} of {len(recipients)} recipients {were} refused: {refused[0]}"
+
+
+def _why(state: MailState, reason: HeldReason | None, reply: str | None, account: Account | None) -> str:
     if state is MailState.QUEUED and account is not None and account.health is not Health.OK:
         return f"its account is {account.health}: {account.health_detail}"
     return ". ".join(filter(None, (reason, f"The server's last words were: {reply}" if reply else None)))

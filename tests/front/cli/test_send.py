@@ -151,6 +151,18 @@ def test_waiting_for_a_held_mail_says_why(house: Any) -> None:
     result = house.run("send", *FROM_TO, "--subject", "x", "--text", "x", "--wait", "--json")
     assert (result.code, result.json["state"]) == (1, "held")
     assert "no_account" in result.err
+    assert f"postroom mail explain {result.json['id']}`" in result.err
+
+
+@pytest.mark.usefixtures("worker")
+def test_waiting_for_a_mail_that_went_to_some_says_who_was_refused(house: Any, smtp: ScriptedSMTP) -> None:
+    house.add_account(smtp)
+    result = house.run(
+        "send", *FROM_TO, "--to", "rcpt-550-5.1.1@client.example", "--subject", "x", "--text", "x", "--wait", "--json"
+    )
+    assert (result.code, result.json["state"]) == (0, "sent")
+    assert "1 of 2 recipients was refused: 550 5.1.1" in result.err
+    assert f"postroom mail show {result.json['id']}`" in result.err
 
 
 def test_waiting_without_a_worker_says_so_in_the_end(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:

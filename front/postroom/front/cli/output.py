@@ -27,6 +27,7 @@ Limit = Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")
 def as_json(value: Any) -> None:
     """Print one JSON value on stdout."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False).translate(_ESCAPED) + "\n")
+    sys.stdout.flush()
 
 
 def say(*parts: str | Text) -> None:

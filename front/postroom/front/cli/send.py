@@ -101,19 +101,25 @@ def send(
     with opened() as access:
         where = _hand_over(access, mail, wait=wait)
     mail_id = str(mail.id)
-    if as_json:
-        output.as_json({"id": mail_id, "state": where.state})
-    else:
-        output.say(f"{mail_id} ", output.good(where.state) if where.state == "sent" else where.state)
+    try:
+        if as_json:
+            output.as_json({"id": mail_id, "state": where.state})
+        else:
+            output.say(f"{mail_id} ", output.good(where.state) if where.state == "sent" else where.state)
+    except OSError:  # whoever thinks it failed sends it again
+        output.note(f"Mail {mail_id} was handed over; it is {where.state}.")
+        raise
+    if wait and where.state == "sent" and where.why:
+        output.note(f"{where.why}; `postroom mail show {mail_id}`")
     if where.state == "rejected" or (wait and where.state != "sent"):
-        raise Refused(f"mail {mail_id} is {where.state}{_why_not_sent(where)}")
+        raise Refused(f"mail {mail_id} is {where.state}{_why_not_sent(where, mail_id)}")
 
 
-def _why_not_sent(where: "Whereabouts") -> str:
+def _why_not_sent(where: "Whereabouts", mail_id: str) -> str:
     why = f": {where.why}" if where.why else ""
     if where.state in {"inbox", "queued", "sending"}:
         return f" {_WAIT_SECONDS:g} s after it was handed over{why}; `postroom doctor` tells what is not running"
-    return f"{why}; `postroom mail explain` says more" if where.state == "held" else why
+    return f"{why}; `postroom mail explain {mail_id}` says more" if where.state == "held" else why
 
 
 def _hand_over(access: "Access", mail: "Mail", *, wait: bool) -> "Whereabouts":
