@@ -20,7 +20,7 @@ from postroom.worker import lifetime, limits, turns
 from postroom.worker.choose import Choice, Sending, choose
 from postroom.worker.transitions import Step, may
 
-MOST_AT_ONCE: Final = 500
+MOST_AT_ONCE: Final = 250
 """Mails that are chosen for in one transaction: other writers wait for it."""
 
 
