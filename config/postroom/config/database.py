@@ -33,7 +33,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
 from postroom.config.away import leave_a_standby
-from postroom.producer.errors import SettingsInvalid
+from postroom.producer.errors import Refused, SettingsInvalid
 
 if TYPE_CHECKING:
     import alembic.config
@@ -265,10 +265,24 @@ def _alembic(url: str) -> "alembic.config.Config":
 
 
 def migrate(url: str) -> None:
-    """Bring the database to the newest schema. Harmless when it is there already."""
-    import alembic.command  # noqa: PLC0415 - workers need no Alembic
+    """Bring the database to the newest schema. Harmless when it is there already.
 
-    alembic.command.upgrade(_alembic(url), "head")
+    Raises:
+        Refused: it is of a newer release.
+    """
+    import alembic.command  # noqa: PLC0415 - workers need no Alembic
+    from alembic.script.revision import ResolutionError  # noqa: PLC0415
+    from alembic.util import CommandError  # noqa: PLC0415
+
+    try:
+        alembic.command.upgrade(_alembic(url), "head")
+    except CommandError as error:
+        if not isinstance(error.__cause__, ResolutionError):
+            raise
+        raise Refused(
+            f"the database is of a newer release (revision {error.__cause__.argument}); "
+            "install that release, or restore a backup"
+        ) from None
 
 
 def newest_revision(url: str) -> str:

@@ -67,6 +67,14 @@ def test_another_releases_schema_is_said(house: Any) -> None:
     assert "postroom migrate" in result.err
 
 
+def test_a_newer_releases_database_is_not_migrated(house: Any) -> None:
+    with house.process.database.write() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    result = house.run("migrate")
+    assert (result.code, result.out) == (1, "")
+    assert "the database is of a newer release (revision 9999); install that release, or restore a backup" in result.err
+
+
 @on_sqlite
 def test_a_file_that_is_no_database_is_said(house: Any) -> None:
     _remove(house).write_bytes(b"not a database at all, but long enough to be looked at\n" * 100)
