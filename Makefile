@@ -28,7 +28,7 @@ compose-keys: $(if $(filter 0,$(shell id -u)),$(VENV)/.front) ## make ./secrets 
 	@if [ "$$(id -u)" = 0 ]; then $(IN_VENV)/python deploy/compose_keys.py; else docker compose run --rm --build keys; fi
 
 test: $(VENV)/.dev servers ## run the tests
-	$(IN_VENV)/pytest -n 2 --dist worksteal
+	$(IN_VENV)/pytest -n 3 --dist worksteal
 
 campaigns: $(VENV)/.dev servers ## kill, cut off and fill everything under load, for long; docs/reliability.md tells of it
 	POSTROOM_LONG=1 PYTHONDONTWRITEBYTECODE=1 $(IN_VENV)/pytest -p no:cacheprovider -n 2 --dist loadscope tests/campaigns
