@@ -1,6 +1,5 @@
 """A house for the campaigns of one file: its drains and its faults are each campaign's own."""
 
-import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +8,9 @@ from pathlib import Path
 import pytest
 
 from campaigns import books
-from campaigns.house import House, seeded
+from campaigns.house import LONG, House, seeded
 from servers.databases import KINDS, Databases, Kind
 from servers.redis_server import RedisServer
-
-LONG = os.environ.get("POSTROOM_LONG") == "1"
-"""The long form of every campaign, on both databases; the short one is part of the suite."""
 
 
 @contextmanager

@@ -42,9 +42,12 @@ from servers.redis_server import RedisServer
 from servers.scripted_smtp import ScriptedSMTP
 
 CHILD = Path(__file__).with_name("child.py")
+LONG = os.environ.get("POSTROOM_LONG") == "1"
+"""The long form of every campaign, on both databases; the short one is part of the suite."""
 LEASE_SECONDS = 1.0
 _A_LITTLE_SECONDS = 0.2
-SETTLES_IN_SECONDS = 60.0
+PATIENCE_SECONDS = 300.0 if LONG else 40.0
+SETTLES_IN_SECONDS = 600.0 if LONG else 60.0
 UNENDED = (MailState.QUEUED, MailState.SENDING, MailState.DEFERRED, MailState.UNCERTAIN)
 
 
@@ -154,7 +157,7 @@ class House:
     def ended(self, name: str) -> bool:
         return self._children[name].poll() is not None
 
-    def wait_ended(self, name: str, seconds: float = 40) -> None:
+    def wait_ended(self, name: str, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait for a process whose fault ends it."""
         self._children[name].wait(seconds)
 
@@ -219,7 +222,7 @@ class House:
                 continue
             return
 
-    def wait_arrived(self, count: int, seconds: float = 40) -> None:
+    def wait_arrived(self, count: int, seconds: float = PATIENCE_SECONDS) -> None:
         until = time.monotonic() + seconds
         while (arrived := len(self.smtp.accepted) - self._arrived_before) < count:
             assert time.monotonic() < until, f"{arrived} of {count} arrived; the workers said:\n{self.log[-6000:]}"
@@ -235,7 +238,7 @@ class House:
         """How many of them came from the process that calls itself so."""
         return sum(each.hello == hello_name for each in self.smtp.accepted[self._arrived_before :])
 
-    def wait_recorded(self, count: int, seconds: float = 40) -> None:
+    def wait_recorded(self, count: int, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until the ledger has so many of the account's mails and the inbox is empty."""
         counted = select(func.count()).select_from(mails).where(mails.c.account_id == self.account_id)
         until = time.monotonic() + seconds

@@ -13,15 +13,14 @@ from typing import Literal
 import pytest
 from sqlalchemy import make_url
 
-from campaigns.conftest import LONG
-from campaigns.house import House
+from campaigns.house import LONG, House
 from servers.command import wait_until
 from servers.databases import Databases
 from servers.link import CommitLink
 from servers.redis_server import RedisServer
 from servers.small_disk import small_disk
 
-pytestmark = pytest.mark.timeout(600 if LONG else 120)
+pytestmark = pytest.mark.timeout(1200 if LONG else 120)
 
 MAILS = 1000 if LONG else 60
 CUTS = 50 if LONG else 8

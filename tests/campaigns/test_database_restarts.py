@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from campaigns.conftest import LONG
-from campaigns.house import House
+from campaigns.house import LONG, House
 from postroom.config.database import migrate
 from servers.postgresql import PostgresqlServer
 from servers.redis_server import RedisServer
 
-pytestmark = pytest.mark.timeout(300 if LONG else 120)
+pytestmark = pytest.mark.timeout(1200 if LONG else 120)
 
 MAILS = 400 if LONG else 100
 STOPPED_SECONDS = 60 if LONG else 5

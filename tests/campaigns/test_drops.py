@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from campaigns.announced import announced_exactly, ended_uncertain
-from campaigns.conftest import LONG
-from campaigns.house import House
+from campaigns.house import LONG, House
 from postroom.config.states import Auth, Security
 from servers.certificates import Certificates
 from servers.databases import KINDS, Databases

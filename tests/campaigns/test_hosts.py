@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from sqlalchemy import make_url
 
-from campaigns.conftest import LONG, at_work
-from campaigns.house import House
+from campaigns.conftest import at_work
+from campaigns.house import LONG, House
 from servers.command import wait_until
 from servers.databases import Databases
 from servers.link import Link
 
-pytestmark = pytest.mark.timeout(600 if LONG else 120)
+pytestmark = pytest.mark.timeout(1200 if LONG else 120)
 
 MAILS = 1000 if LONG else 100
 AWAY_SECONDS = 30 if LONG else 2

@@ -12,8 +12,7 @@ import pytest
 from sqlalchemy import ColumnElement, select
 
 from campaigns.books import arrivals
-from campaigns.conftest import LONG
-from campaigns.house import House
+from campaigns.house import LONG, House
 from postroom.config import accounts as kept
 from postroom.config import pauses
 from postroom.config.accounts import Account

@@ -8,8 +8,7 @@ from datetime import datetime
 
 import pytest
 
-from campaigns.conftest import LONG
-from campaigns.house import House
+from campaigns.house import LONG, House
 
 pytestmark = pytest.mark.timeout(900 if LONG else 120)
 

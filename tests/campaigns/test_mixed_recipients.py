@@ -11,8 +11,7 @@ import pytest
 from sqlalchemy import func, select
 
 from campaigns.announced import announced_exactly
-from campaigns.conftest import LONG
-from campaigns.house import House
+from campaigns.house import LONG, House
 from postroom.config.states import MailState, Outcome, RecipientState
 from postroom.config.tables import attempts, mails, recipients
 

@@ -4,12 +4,11 @@ import time
 
 import pytest
 
-from campaigns.conftest import LONG
 from campaigns.faults import distorted
-from campaigns.house import House
+from campaigns.house import LONG, House
 from postroom.producer.nudge import Nudger
 
-pytestmark = pytest.mark.timeout(600 if LONG else 120)
+pytestmark = pytest.mark.timeout(1200 if LONG else 120)
 
 MAILS = 1000 if LONG else 60
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from campaigns.conftest import LONG, at_work
-from campaigns.house import House
+from campaigns.conftest import at_work
+from campaigns.house import LONG, House
 from postroom.config.vault import public_key
 from postroom.producer import BrokerUnavailable, Mail, Producer
 from servers.databases import KINDS, Databases
 
-pytestmark = pytest.mark.timeout(600 if LONG else 120)
+pytestmark = pytest.mark.timeout(1200 if LONG else 120)
 
 MAILS = 1000 if LONG else 60
 KILLS = 10 if LONG else 2

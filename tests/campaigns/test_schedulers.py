@@ -9,8 +9,7 @@ from uuid import uuid4
 import pytest
 
 from campaigns.announced import announced_exactly, ended_uncertain
-from campaigns.conftest import LONG
-from campaigns.house import House
+from campaigns.house import LONG, House
 from servers.databases import KINDS, Databases
 from servers.redis_server import RedisServer
 

@@ -4,10 +4,9 @@ import signal
 
 import pytest
 
-from campaigns.conftest import LONG
-from campaigns.house import House
+from campaigns.house import LONG, House
 
-pytestmark = pytest.mark.timeout(600 if LONG else 120)
+pytestmark = pytest.mark.timeout(1200 if LONG else 120)
 
 MAILS = 1000 if LONG else 60
 ROUNDS = 10 if LONG else 1
