@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -15,10 +16,11 @@ from sqlalchemy import Connection, event, select, text
 
 from postroom.config import accounts as kept
 from postroom.config import mails as listing
+from postroom.config import pauses
 from postroom.config import rejects as refused
 from postroom.config.mails import Filter
 from postroom.config.tables import attempts, letters, mails, recipients, rejects
-from postroom.worker import interventions, lanes
+from postroom.worker import interventions, lanes, misplaced
 from postroom.worker.app import CHORES
 from servers.scripted_smtp import ScriptedSMTP
 from worker.conftest import House
@@ -26,7 +28,7 @@ from worker.conftest import House
 GROW = [table.name for table in (mails, recipients, letters, attempts, rejects)]
 FILLED_WITH = {"sent": 20_000, "failed": 1_000, "queued": 2_000, "deferred": 2_000, "held": 2_000}
 
-WAITING = ["ix_mails_lane", "ix_mails_due", "ix_mails_held", "ix_mails_claim", "ix_mails_expires"]
+WAITING = ["ix_mails_lane", "ix_mails_due", "ix_mails_later", "ix_mails_held", "ix_mails_claim", "ix_mails_expires"]
 """Indexes that hold only what has not ended. Walking one of them is looking at what waits."""
 
 Plans = dict[str, list[str]]
@@ -143,6 +145,7 @@ def live(house: House, smtp: ScriptedSMTP) -> None:
     for chore, _ in CHORES.values():
         chore(house.process)
     assert house.show(old)["erased_at"] is not None
+    pause_and_resume(house)
     with house.process.database.write() as connection:
         interventions.resend(connection, failed)
         interventions.cancel(connection, failed)
@@ -161,6 +164,34 @@ def live(house: House, smtp: ScriptedSMTP) -> None:
         refused.of_mail(connection, sent)
         kept.find(connection, "shop@shop.example")
         lanes.explain(connection, "shop@shop.example", None)
+
+
+def pause_and_resume(house: House) -> None:
+    """Hundreds of waiting mails are held, by a pause of one account and by one of all, and leave again."""
+    with house.process.database.write() as connection:
+        busy = kept.find(connection, "busy@shop.example")
+        for paused, lifted in (
+            (partial(pauses.pause, account_id=busy.id), partial(pauses.resume, account_id=busy.id)),
+            (pauses.pause_all, pauses.resume_all),
+        ):
+            assert paused(connection)
+            assert _chosen_anew(connection) >= 300
+            assert lifted(connection)
+            assert _chosen_anew(connection) >= 300
+        pauses.since(connection)
+        pauses.of_accounts(connection)
+
+
+def _chosen_anew(connection: Connection) -> int:
+    """Three transactions' worth of each part; small ones, since a table of this size is better scanned for many ids."""
+    moved = 0
+    for part in misplaced.find(connection):
+        go_on: misplaced.Part | None = part
+        for _ in range(3):
+            if go_on is not None:
+                ids, go_on = go_on.take(connection, 100)
+                moved += lanes.place(connection, ids).moved
+    return moved
 
 
 @pytest.mark.parametrize("statistics", ["fresh", "stale"])
