@@ -162,7 +162,8 @@ def test_urgent_and_old_mail_leaves_first(house: House, smtp: ScriptedSMTP) -> N
         house.change("mails", mail_id, created_at=LONG_AGO + timedelta(days=age))
     account = house.add_account(smtp, connections=1)
     with house.process.database.read() as connection:
-        [group] = misplaced.find(connection)
+        [found] = misplaced.find(connection)
+        group: misplaced.Part | None = found
         while group is not None:  # one a transaction, and another one ends here
             ids, group = group.take(connection, 1)
             with house.process.database.write() as writing:

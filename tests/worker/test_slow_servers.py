@@ -9,8 +9,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import delete, func, insert, select, update
 
-from campaigns.conftest import LONG
-from campaigns.house import House
+from campaigns.house import LONG, House
 from postroom.config import accounts as kept
 from postroom.config.accounts import Account
 from postroom.config.states import Auth, MailState, Security

@@ -10,8 +10,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select
 
-from campaigns.conftest import LONG
-from campaigns.house import House
+from campaigns.house import LONG, House
 from postroom.config import mails as shown
 from postroom.config.database import migrate
 from postroom.config.tables import mails, slots
