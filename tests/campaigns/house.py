@@ -151,7 +151,8 @@ class House:
         for place, number in enumerate(numbers or (signal.SIGTERM,)):
             time.sleep(place)  # two in a row may be one Ctrl-C, which the terminal and `up` both tell
             child.send_signal(number)
-        child.wait(within_seconds)
+        status = child.wait(within_seconds)
+        assert numbers or status == 0, f"it ended with {status}"
         return time.monotonic() - began_at
 
     def ended(self, name: str) -> bool:
