@@ -142,7 +142,8 @@ def test_mail_waiting_under_the_old_address_does_not_leave_by_the_changed_accoun
     house.change("accounts", account.id, active=False)  # so that nothing takes the mail meanwhile
     mail_id = house.take()
     house.change("accounts", account.id, active=True)
-    house.change("mails", mail_id, state="queued", reason=None, account_id=account.id, held_at=None)
+    waits = {"state": "queued", "account_id": account.id, "due_at": account.created_at}
+    house.change("mails", mail_id, reason=None, held_at=None, **waits)
     assert house.run("account", "edit", LOGIN, "--address", "info@shop.example").code == 0
     mail = house.mail(mail_id)
     assert (mail["state"], mail["reason"], mail["account_id"]) == ("held", "no_account", None)
@@ -215,7 +216,7 @@ def test_held_mail_leaves_when_its_account_is_activated(house: Any, account: Any
 def test_more_mail_than_one_transaction_takes_is_chosen_anew(
     house: Any, smtp: ScriptedSMTP, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("postroom.worker.lanes._CHUNK", 2)
+    monkeypatch.setattr("postroom.worker.lanes.MOST_AT_ONCE", 2)
     house.add_account(smtp)
     waiting = [house.take() for _ in range(5)]
     assert house.run("account", "deactivate", LOGIN).code == 0
