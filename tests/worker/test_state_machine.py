@@ -41,21 +41,22 @@ from postroom.worker.chores.expire import expire
 from postroom.worker.chores.leases import leases
 from postroom.worker.chores.release import release
 from postroom.worker.ledger import Record
+from postroom.worker.process import Process
 from postroom.worker.transitions import ENDED, WAITS_FOR_A_PERSON
 from worker.conftest import House
 from worker.sending import End, Rcpt, Server, Worker, write
 
 LONG = os.environ.get("POSTROOM_LONG") == "1"
-EXAMPLES, STEPS = 15, 30
+EXAMPLES, STEPS = 25, 40
 LONG_SECONDS = 600
 
-MOST_MAILS = 4
+MOST_MAILS = 10
 UNTIL = "2099-01-01T00:00:00Z"
 WAITING = {MailState.QUEUED, MailState.DEFERRED}
 
 which = st.integers(0, 5)
 answers = st.lists(st.sampled_from([Rcpt.ACCEPTED, Rcpt.ACCEPTED, *Rcpt]), min_size=3, max_size=3)
-ends = st.sampled_from([End.TAKEN_AND_LOST, *End])
+ends = st.sampled_from([End.TAKEN, End.TAKEN, End.TAKEN_AND_LOST, End.TAKEN_AND_LOST, *End])
 sometimes = st.sampled_from([False, False, False, True])
 
 
@@ -112,6 +113,7 @@ class Life(RuleBasedStateMachine):
         self.enqueued: list[Mail] = []
         self.written: list[Record] = []
         self.said_delivered: set[UUID] = set()
+        self.ill: dict[UUID, str] = {}
 
     def _worker(self) -> Worker:
         return Worker(self.house.process.database, self.server)
@@ -125,7 +127,6 @@ class Life(RuleBasedStateMachine):
 
     # What producers do.
 
-    @precondition(lambda self: len(self.enqueued) < MOST_MAILS)
     @rule(
         priority=st.sampled_from(["high", "normal", "bulk"]),
         to=st.integers(1, 3),
@@ -133,6 +134,8 @@ class Life(RuleBasedStateMachine):
         absolute=st.booleans(),
     )
     def enqueue(self, priority: str, to: int, on_uncertain: str | None, absolute: bool) -> None:
+        if len(self.enqueued) == MOST_MAILS:
+            return
         mail = order(
             to=[f"client{number}@client.example" for number in range(to)],
             priority=priority,
@@ -142,95 +145,87 @@ class Life(RuleBasedStateMachine):
         self.enqueued.append(mail)
         self.house.accept(self.house.producer.enqueue(mail))
 
-    @rule(at=which)
-    def enqueue_again(self, at: int) -> None:
+    @rule(at=which, deed=st.sampled_from(["enqueued", "recorded", "renewed"]))
+    def do_again(self, at: int, deed: str) -> None:
+        """What was done before and changes no mail now."""
         before = self._read()
-        self.house.accept(self.house.producer.enqueue(self.enqueued[at % len(self.enqueued)]))
+        if deed == "enqueued":
+            self.house.accept(self.house.producer.enqueue(self.enqueued[at % len(self.enqueued)]))
+        elif deed == "recorded" and self.written:
+            assert not write(self.house.process.database, self.written[-1 - at % len(self.written)]).settled
+        elif deed == "renewed":
+            self.workers[at % 2].renew()
         assert self._read() == before
 
     # What workers do.
 
-    @rule(at=which, account=which, most=st.integers(1, 3), answer_lost=sometimes)
-    def enter(self, at: int, account: int, most: int, answer_lost: bool) -> None:
-        worker = self.workers[at % 2]
-        if worker.account is None and worker.enter(self.accounts[account % 2].id, most, answer_lost=answer_lost):
-            self._claims_only_who_waits(worker)
+    @precondition(lambda self: any(worker.account is None for worker in self.workers))
+    @rule(first=which, most=st.integers(1, 3), answer_lost=sometimes)
+    def enter(self, first: int, most: int, answer_lost: bool) -> None:
+        self._enter(next(each for each in self.workers if each.account is None), first, most, answer_lost=answer_lost)
 
-    @rule(at=which)
-    def more(self, at: int) -> None:
-        worker = self.workers[at % 2]
-        if worker.account is not None:
+    @precondition(lambda self: any(worker.account for worker in self.workers))
+    @rule(at=which, mark=st.booleans(), more=sometimes, answer_lost=sometimes)
+    def turn(self, at: int, mark: bool, more: bool, answer_lost: bool) -> None:
+        worker = self._at_work(at)
+        if more:
             worker.more(2)
             self._claims_only_who_waits(worker)
-
-    @rule(at=which, mark=st.booleans(), answer_lost=sometimes)
-    def turn(self, at: int, mark: bool, answer_lost: bool) -> None:
-        worker = self.workers[at % 2]
-        if worker.account is not None and worker.current is None:
+        if worker.current is None:
             self._turn(worker, mark=mark, answer_lost=answer_lost)
 
-    @rule(at=which, at_rcpt=answers, end=ends, recorded=st.booleans())
-    def send(self, at: int, at_rcpt: list[Rcpt], end: End, recorded: bool) -> None:
+    @rule(at=which, at_rcpt=answers, end=ends)
+    def send(self, at: int, at_rcpt: list[Rcpt], end: End) -> None:
+        """One that stood still comes back with this, and writes down first what it had been answered."""
         worker = self.workers[at % 2]
-        if worker.account is not None and worker.current is None:
-            self._turn(worker, mark=True)
-        if worker.current is None:
-            return
-        worker.send(at_rcpt, end)
-        if recorded:
+        if self._in_hand(worker):
+            worker.send(at_rcpt, end)
             self._turn(worker)
 
-    @rule(at=which)
-    def lose_lease(self, at: int) -> None:
-        """The worker stands still, and may come back after this."""
-        self.workers[at % 2].lose_lease()
+    @rule(at=which, at_rcpt=answers, end=ends, after=st.sampled_from(["claim", "mark", "dot", "dot"]), dies=sometimes)
+    def stand_still(self, at: int, at_rcpt: list[Rcpt], end: End, after: str, dies: bool) -> None:
+        """Until its lease has ended; it comes back later, unless it dies."""
+        worker = self.workers[at % 2]
+        if not self._in_hand(worker, marked=after != "claim"):
+            return
+        if after == "dot":
+            worker.send(at_rcpt, end)
+        worker.lose_lease()
         leases(self.house.process)
+        if dies:
+            self._forget(worker)
 
-    @rule(at=which)
-    def crash(self, at: int) -> None:
-        self.workers[at % 2].lose_lease()
-        self.workers[at % 2] = self._worker()
+    @precondition(lambda self: any(worker.account for worker in self.workers))
+    @rule(at=which, and_dies=sometimes)
+    def lose_lease(self, at: int, and_dies: bool) -> None:
+        """The worker stands still, and comes back after this, unless it dies."""
+        worker = self._at_work(at)
+        worker.lose_lease()
+        leases(self.house.process)
+        if and_dies:
+            self._forget(worker)
 
-    @rule(at=which)
-    def renew(self, at: int) -> None:
-        self.workers[at % 2].renew()
-
+    @precondition(lambda self: any(worker.account for worker in self.workers))
     @rule(at=which)
     def leave(self, at: int) -> None:
-        worker = self.workers[at % 2]
-        if worker.account is None:
-            return
+        worker = self._at_work(at)
         if worker.record is not None:
             self._turn(worker)
         worker.leave()
-        self.workers[at % 2] = self._worker()
-
-    @precondition(lambda self: self.written)
-    @rule(at=which)
-    def write_an_old_record_again(self, at: int) -> None:
-        before = self._read()
-        assert not write(self.house.process.database, self.written[-1 - at % len(self.written)]).settled
-        assert self._read() == before
+        self._forget(worker)
 
     # What the clock does.
-
-    @rule()
-    def take_back(self) -> None:
-        leases(self.house.process)
-        assert leases(self.house.process) == 0
 
     @rule()
     def time_comes(self) -> None:
         self._move(mails.c.due_at.is_not(None) & mails.c.claim.is_(None), due_at=now(-1))
         due(self.house.process)
 
-    @rule()
-    def look_for_what_is_due(self) -> None:
-        due(self.house.process)
-
-    @rule()
-    def choose_anew(self) -> None:
-        release(self.house.process)
+    @rule(chore=st.sampled_from([leases, due, expire, release]))
+    def look(self, chore: Callable[[Process], int]) -> None:
+        chore(self.house.process)
+        if chore in {leases, expire}:
+            assert chore(self.house.process) == 0
 
     @rule(at=which)
     def time_runs_out(self, at: int) -> None:
@@ -238,27 +233,22 @@ class Life(RuleBasedStateMachine):
         self._move((mails.c.id == mail_id) & mails.c.ended_at.is_(None), expires_at=now(-1))
         expire(self.house.process)
 
-    # What people do.
+    # What people do, and what becomes of accounts.
 
     @rule(at=which, deed=st.sampled_from(sorted(DEEDS)))
     def intervene(self, at: int, deed: str) -> None:
         self._intervene(self.enqueued[at % len(self.enqueued)].id, deed)
 
-    @rule(at=which, active=st.booleans())
-    def switch_account(self, at: int, active: bool) -> None:
-        with self.house.process.database.write() as connection:
-            account = kept.get(connection, self.accounts[at % 2].id)
-            assert account is not None
-            kept.replace_unproved(connection, account, replace(account, active=active))
-
-    @rule(at=which, health=st.sampled_from(Health))
-    def note_health(self, at: int, health: Health) -> None:
-        self._health(self.accounts[at % 2].id, health)
-
-    @rule(at=which, paused=st.booleans())
-    def pause(self, at: int, paused: bool) -> None:
-        with self.house.process.database.write() as connection:
-            (pauses.pause if paused else pauses.resume)(connection, self.accounts[at % 2].id)
+    @rule(at=which, what=st.sampled_from([Health.FAILING, Health.SUSPENDED, "inactive", "paused"]))
+    def account_is_now(self, at: int, what: str) -> None:
+        """One that was in trouble is out of it first."""
+        account_id = self.accounts[at % 2].id
+        if self.ill.pop(account_id, None) is None:
+            self.ill[account_id] = what
+            self._account(account_id, what)
+        else:
+            self._make_well(account_id)
+        release(self.house.process)
 
     # What must be true whatever happened.
 
@@ -284,10 +274,8 @@ class Life(RuleBasedStateMachine):
         """Nothing is stuck: time and a working account bring every mail to its end, or before a person."""
         if not self.accounts:
             return
-        for number, account in enumerate(self.accounts):
-            self.switch_account(number, True)
-            self._health(account.id, Health.OK)
-            self.pause(number, False)
+        for account in self.accounts:
+            self._make_well(account.id)
         for _ in range(8):
             for worker in self.workers:
                 worker.lose_lease()
@@ -354,11 +342,47 @@ class Life(RuleBasedStateMachine):
         with self.house.process.database.write() as connection:
             connection.execute(update(mails).where(where).values(values))
 
-    def _health(self, account_id: UUID, health: Health) -> None:
+    def _make_well(self, account_id: UUID) -> None:
+        for what in ("active", "resumed", Health.OK):
+            self._account(account_id, what)
+
+    def _account(self, account_id: UUID, what: str) -> None:
         with self.house.process.database.write() as connection:
             account = kept.get(connection, account_id)
             assert account is not None
-            kept.set_health(connection, account, health, "said so", 0.0 if health is not Health.OK else None)
+            if what in {"paused", "resumed"}:
+                (pauses.pause if what == "paused" else pauses.resume)(connection, account_id)
+            elif what in {"active", "inactive"}:
+                kept.replace_unproved(connection, account, replace(account, active=what == "active"))
+            else:
+                kept.set_health(connection, account, Health(what), "said so", None if what == Health.OK else 0.0)
+
+    def _enter(self, worker: Worker, first: int, most: int, *, answer_lost: bool = False) -> None:
+        for number in (first, first + 1):
+            account = self.accounts[number % 2]
+            if worker.account is None and worker.enter(account.id, most, answer_lost=answer_lost):
+                self._claims_only_who_waits(worker)
+
+    def _in_hand(self, worker: Worker, *, marked: bool = True) -> bool:
+        """Whether it has a mail in hand; where nothing is ready, time passes or a new mail comes."""
+        if worker.account is None:
+            self._enter(worker, 0, 2)
+        if worker.account is None:
+            self.time_comes()
+            self._enter(worker, 0, 2)
+        if worker.account is None:
+            self.enqueue("normal", 2, None, False)
+            self._enter(worker, 0, 2)
+        if marked and worker.account is not None and worker.current is None:
+            self._turn(worker, mark=True)
+        return worker.current is not None or (not marked and bool(worker.hand))
+
+    def _at_work(self, at: int) -> Worker:
+        at_work = [worker for worker in self.workers if worker.account]
+        return at_work[at % len(at_work)]
+
+    def _forget(self, worker: Worker) -> None:
+        self.workers[self.workers.index(worker)] = self._worker()
 
     def _intervene(self, mail_id: UUID, deed: str) -> bool:
         before = self._read()

@@ -64,6 +64,14 @@ def test_the_docs_tell_the_table() -> None:
     assert told == changes()
 
 
+def test_what_waits_for_a_person_is_moved_by_a_person_or_a_late_reply_or_ended_by_its_producers_time() -> None:
+    person = {HeldReason.SENDER_REFUSED, HeldReason.UNCERTAIN, HeldReason.POISON}
+    movers = {step for step, way in WAYS.items() if way.held & person}
+    assert movers == {Step.LATE_REPLY, Step.OVERTAKEN_REPLY, Step.EXPIRY, *DEEDS}
+    assert WAYS[Step.CHOICE].held == set(HeldReason) - person
+    assert HeldReason.UNCERTAIN not in WAYS[Step.CANCEL].held | WAYS[Step.RESEND].held | WAYS[Step.EXPIRY].held
+
+
 Situation = tuple[MailState, HeldReason | None]
 SITUATIONS: list[Situation] = [
     *((state, None) for state in MailState if state is not MailState.HELD),
