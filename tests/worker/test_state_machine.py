@@ -24,7 +24,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import Connection, event, select, update
+from sqlalchemy import Connection, case, event, select, update
 
 from houses import order
 from postroom.config import accounts as kept
@@ -230,7 +230,13 @@ class Life(RuleBasedStateMachine):
     @rule(at=which)
     def time_runs_out(self, at: int) -> None:
         mail_id = self.enqueued[at % len(self.enqueued)].id
-        self._move((mails.c.id == mail_id) & mails.c.ended_at.is_(None), expires_at=now(-1))
+        began = now(-48 * 3600)
+        self._move(
+            (mails.c.id == mail_id) & mails.c.ended_at.is_(None),
+            created_at=began,
+            resent_at=case((mails.c.resent_at.is_not(None), began)),
+            expires_at=now(-1),
+        )
         expire(self.house.process)
 
     # What people do, and what becomes of accounts.
