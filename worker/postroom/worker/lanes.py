@@ -148,7 +148,7 @@ class Clearing:
             mails.c.ready == false(),
             mails.c.due_at.is_not(None),
             mails.c.claim.is_(None),
-            mails.c.state.in_([MailState.QUEUED, MailState.DEFERRED]),
+            may(Step.CLAIM),
         ]
         rows = _walk(connection, here, most - len(ids), wait_for_their_time, (mails.c.id,))
         ids += [row.id for row in rows]

@@ -35,14 +35,7 @@ from postroom.config.accounts import Account
 from postroom.config.states import Health, HeldReason
 from postroom.config.tables import mails, senders
 from postroom.worker.lanes import LANE_ORDER, Chooser, Clearing
-
-LEAVES_BY_ITSELF: Final = (
-    HeldReason.NO_ACCOUNT,
-    HeldReason.ACCOUNT_SUSPENDED,
-    HeldReason.SENDER_NOT_CONFIRMED,
-    HeldReason.PAUSED,
-)
-"""Why mail may be held without waiting for a person's word about it."""
+from postroom.worker.transitions import LEAVES_BY_ITSELF
 
 _MOST_VALUES: Final = 1000
 """In one IN."""
@@ -136,7 +129,8 @@ def _first_held() -> Any:
     nobody = cast(literal(""), Text).label("owner")
     pairs = select(keys.c.from_key, nobody).where(keys.c.from_key.is_not(None)).cte("pairs", recursive=True)
     pairs = pairs.union_all(select(pairs.c.from_key, cast(next_owner(pairs), Text)).where(pairs.c.owner.is_not(None)))
-    reasons = union_all(*(select(literal(reason.value).label("reason")) for reason in LEAVES_BY_ITSELF)).cte("reasons")
+    each = (select(literal(reason.value).label("reason")) for reason in sorted(LEAVES_BY_ITSELF))
+    reasons = union_all(*each).cte("reasons")
 
     def first(owned: ColumnElement[bool]) -> ColumnElement[Any]:
         query = select(there.c.id).where(
