@@ -5,7 +5,7 @@ full. Every process goes on by itself, and each commit that got no answer is ask
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -13,6 +13,7 @@ from typing import Literal
 import pytest
 from sqlalchemy import make_url
 
+from campaigns.going_on import CONNECTIONS, goes_on_after
 from campaigns.house import LONG, House
 from servers.command import wait_until
 from servers.databases import Databases
@@ -26,8 +27,6 @@ MAILS = 1000 if LONG else 60
 CUTS = 50 if LONG else 8
 LOCKED_SECONDS = 45 if LONG else 2
 FULL_SECONDS = 20 if LONG else 2
-RESUMES_IN_SECONDS = 10
-CONNECTIONS = 4
 
 
 @pytest.mark.parametrize("moment", ["before", "after"] if LONG else ["after"])
@@ -97,7 +96,7 @@ def test_sqlite_is_locked_by_another_program(databases: Databases, tmp_path: Pat
             other_program.communicate()
 
     with sqlite_house(databases, tmp_path, tmp_path) as house:
-        _goes_on_after(house, locked)
+        goes_on_after(house, MAILS, locked, "locked")
 
 
 def test_the_disk_is_full_for_a_while(databases: Databases, tmp_path: Path) -> None:
@@ -110,23 +109,4 @@ def test_the_disk_is_full_for_a_while(databases: Databases, tmp_path: Path) -> N
             time.sleep(FULL_SECONDS)
             disk.make_room()
 
-        _goes_on_after(house, full)
-
-
-def _goes_on_after(house: House, trouble: Callable[[House], None]) -> None:
-    house.open_books(connections=CONNECTIONS)
-    house.enqueue(MAILS, priority="high", to="dot-wait-100@client.example")
-    house.wait_arrived(MAILS // 10)
-    trouble(house)
-    assert house.under_way, "it came too late to be of any harm"
-    arrived, began_at = house.arrived, time.monotonic()
-    house.wait_arrived(arrived + CONNECTIONS + 1)  # what was in flight says nothing
-    resumed_seconds = time.monotonic() - began_at
-    house.settle()
-    books = house.books()
-    print(f"sending went on after {resumed_seconds:.1f} s; {books}")
-    assert resumed_seconds < RESUMES_IN_SECONDS
-    assert books.balance, books
-    assert books.sent + books.held == books.enqueued, books
-    assert books.doubled_announced + books.held <= CONNECTIONS, "at most one for each, whose lease ended meanwhile"
-    assert not any(house.ended(kind) for kind in ("accept", "care", "drain")), "nobody had to start them again"
+        goes_on_after(house, MAILS, full, "full")

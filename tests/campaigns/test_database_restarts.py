@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
+from campaigns.going_on import goes_on_after
 from campaigns.house import LONG, House
 from postroom.config.database import migrate
 from servers.postgresql import PostgresqlServer
@@ -14,8 +16,6 @@ pytestmark = pytest.mark.timeout(1200 if LONG else 120)
 
 MAILS = 400 if LONG else 100
 STOPPED_SECONDS = 60 if LONG else 5
-RESUMES_IN_SECONDS = 10
-CONNECTIONS = 4
 
 
 @pytest.fixture(scope="module")
@@ -62,19 +62,4 @@ def all_connections_closed(server: PostgresqlServer, _house: House) -> None:
 def test_a_database_that_goes_away_and_comes_back(
     house: House, server: PostgresqlServer, event: Callable[[PostgresqlServer, House], None]
 ) -> None:
-    house.open_books(connections=CONNECTIONS)
-    house.enqueue(MAILS, priority="high", to="dot-wait-100@client.example")
-    house.wait_arrived(MAILS // 10)
-    event(server, house)
-    assert house.under_way, "it came too late to be of any harm"
-    arrived, began_at = house.arrived, time.monotonic()
-    house.wait_arrived(arrived + CONNECTIONS + 1)  # what was in flight says nothing
-    resumed_seconds = time.monotonic() - began_at
-    house.settle()
-    books = house.books()
-    print(f"{event.__name__}: sending went on after {resumed_seconds:.1f} s; {books}")
-    assert resumed_seconds < RESUMES_IN_SECONDS
-    assert books.balance, books
-    assert books.sent + books.held == books.enqueued, books
-    assert books.doubled_announced + books.held <= CONNECTIONS, "at most one for each, whose lease ended meanwhile"
-    assert not any(house.ended(kind) for kind in ("accept", "care", "drain")), "nobody had to start them again"
+    goes_on_after(house, MAILS, partial(event, server), event.__name__)
