@@ -14,7 +14,6 @@ from postroom.producer import names
 from postroom.producer.broker import celery_url
 from postroom.producer.errors import BrokerUnavailable
 
-_RELEASE: Final = "postroom.chore.release"
 _WAIT_SECONDS: Final = 5
 
 
@@ -64,7 +63,7 @@ class Nudges:
     def release(self) -> None:
         """Held mail may be able to leave now."""
         with suppress(BrokerUnavailable):
-            self.ask(_RELEASE, names.QUEUE_CARE, [])
+            self.ask(names.TASK_RELEASE, names.QUEUE_CARE, [])
 
     def close(self) -> None:
         """Close the connections."""

@@ -22,6 +22,7 @@ TASK_ACCEPT: Final = "postroom.accept"
 TASK_DRAIN: Final = "postroom.drain"
 TASK_VERIFY: Final = "postroom.verify"
 TASK_ERASE: Final = "postroom.erase"
+TASK_RELEASE: Final = "postroom.chore.release"
 
 PUBLIC_KEY_IN_DATA_DIR: Final = Path("keys") / "public.key"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from postroom.front.nudges import _RELEASE
+from postroom.producer import names
 from postroom.worker.app import CHORES, chore_task
 from servers.aiosmtpd_server import AiosmtpdServer
 from servers.certificates import Certificates
@@ -47,5 +47,5 @@ def test_an_account_is_added_by_a_real_worker_and_listed(mailbox: AiosmtpdServer
 
 
 def test_the_nudge_for_held_mail_names_the_chore() -> None:
-    assert chore_task("release") == _RELEASE
+    assert chore_task("release") == names.TASK_RELEASE
     assert "release" in CHORES

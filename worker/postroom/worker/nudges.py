@@ -9,7 +9,6 @@ from celery import Celery
 
 from postroom.producer import names
 
-_RELEASE: Final = "postroom.chore.release"
 _ONCE_MORE: Final = {"max_retries": 1, "interval_start": 0}
 """A connection that lay idle while Redis was started again fails once."""
 
@@ -46,7 +45,7 @@ class CeleryNudges:
 
     def release(self) -> None:
         """Nudge the chore `release`."""
-        self._publish(_RELEASE, names.QUEUE_CARE, [])
+        self._publish(names.TASK_RELEASE, names.QUEUE_CARE, [])
 
     def _publish(self, task: str, queue: str, arguments: list[Any]) -> None:
         try:
