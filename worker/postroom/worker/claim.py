@@ -8,10 +8,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, String, bindparam, delete, exists, func, select, true, update
+from sqlalchemy import Connection, String, and_, bindparam, delete, exists, func, select, true, update
 
 from postroom.config import accounts as kept
 from postroom.config import pauses
@@ -26,6 +27,7 @@ from postroom.config.states import (
 )
 from postroom.config.tables import accounts, letters, mails, recipients, slots
 from postroom.worker import limits
+from postroom.worker.lanes import LANE_ORDER
 from postroom.worker.retry import Facts, probe_gap_seconds
 
 
@@ -95,12 +97,14 @@ class Leave:
     unsent: UUID | None = None
 
 
+MAY_SEND: Final = and_(accounts.c.health == Health.OK, limits.OPEN, accounts.c.paused_at.is_(None), ~pauses.ALL_PAUSED)
+"""Whether the mail of a row of `accounts` that is active may be claimed now."""
+
+
 def has_work(connection: Connection, account_id: UUID) -> bool:
     """Whether a drain of this account could do anything: a cheap look before it asks for a turn to write."""
     ready = exists().where(mails.c.account_id == account_id, mails.c.ready == true())
-    sending = (
-        (accounts.c.health == Health.OK) & ready & limits.OPEN & accounts.c.paused_at.is_(None) & ~pauses.ALL_PAUSED
-    )
+    sending = MAY_SEND & ready
     probing = (accounts.c.health != Health.OK) & (accounts.c.probe_at <= now())
     held = select(func.count()).select_from(slots).where(slots.c.account_id == account_id).scalar_subquery()
     query = select(accounts.c.id).where(
@@ -194,7 +198,7 @@ _PICKED = (
         mails.c.expires_at > now(),
         ~pauses.ALL_PAUSED,
     )
-    .order_by(mails.c.priority, mails.c.turn, mails.c.due_at, mails.c.id)
+    .order_by(*LANE_ORDER)
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True)
 )
@@ -223,6 +227,7 @@ _RECIPIENTS = (
 )
 _LETTERS = select(letters).where(letters.c.mail_id.in_(bindparam("ids", expanding=True)))
 _LETTERS_AT_ONCE_BYTES: Final = 1024 * 1024
+_IN_LANE_ORDER: Final = attrgetter(*(column.name for column in LANE_ORDER))
 
 
 def _claim(connection: Connection, account: Account, claim: UUID, most: int) -> tuple[ClaimedMail, ...]:
@@ -233,10 +238,10 @@ def _claim(connection: Connection, account: Account, claim: UUID, most: int) -> 
         "most": most,
         "token": claim,
     }
-    rows = _take_within_limits(connection, account, asked) if account.has_limits else _take(connection, _CLAIM, asked)
+    take = _take_within_limits if account.has_limits else _take
+    rows = sorted(take(connection, account, asked), key=_IN_LANE_ORDER)
     if not rows:
         return ()
-    rows.sort(key=lambda row: (row.priority, row.turn, row.due_at, row.id))
     everyone: dict[UUID, list[Any]] = defaultdict(list)
     for recipient in connection.execute(_RECIPIENTS, {"ids": [row.id for row in rows]}):
         everyone[recipient.mail_id].append(recipient)
@@ -244,11 +249,11 @@ def _claim(connection: Connection, account: Account, claim: UUID, most: int) -> 
     return tuple(_claimed(row, everyone[row.id], letters_at_hand.get(row.id)) for row in rows)
 
 
-def _take(connection: Connection, statement: Any, asked: dict[str, Any]) -> list[Any]:
-    return list(connection.execute(statement, asked))
+def _take(connection: Connection, _account: Account, asked: dict[str, Any]) -> Sequence[Any]:
+    return connection.execute(_CLAIM, asked).all()
 
 
-def _take_within_limits(connection: Connection, account: Account, asked: dict[str, Any]) -> list[Any]:
+def _take_within_limits(connection: Connection, account: Account, asked: dict[str, Any]) -> Sequence[Any]:
     """Claim what the limits let through, and count it; if that is nothing, the lane is left alone until it is more."""
     room = limits.room(connection, account)
     bounds = {"most": min(asked["most"], room.mails), "largest": room.largest}
@@ -258,7 +263,7 @@ def _take_within_limits(connection: Connection, account: Account, asked: dict[st
         if waiting or not room.mails or connection.execute(_PICKED, asked).first():
             limits.close(connection, account, room)
         return []
-    taken = _take(connection, _CLAIM_THESE, {"ids": [row.id for row in going], "token": asked["token"]})
+    taken = connection.execute(_CLAIM_THESE, {"ids": [row.id for row in going], "token": asked["token"]}).all()
     to = sum(row.pending for row in going)
     limits.reserve(connection, account, taken[0].claimed_at, mails=len(taken), recipients=to)
     return taken

@@ -19,6 +19,7 @@ from postroom.config.tables import attempts, mails
 from postroom.worker import lifetime, limits, turns
 from postroom.worker.choose import Choice, Sending, choose
 from postroom.worker.transitions import Step, may
+from postroom.worker.turns import Coming
 
 MOST_AT_ONCE: Final = 250
 """Mails that are chosen for in one transaction: other writers wait for it."""
@@ -93,21 +94,33 @@ def place(connection: Connection, mail_ids: Sequence[UUID]) -> Placed:
     is one that somebody else has in hand at this moment.
     """
     rows = connection.execute(
-        select(mails.c.id, mails.c.from_key, mails.c.owner, mails.c.account_id, mails.c.reason, mails.c.copies_possible)
+        select(
+            mails.c.id,
+            mails.c.from_key,
+            mails.c.owner,
+            mails.c.account_id,
+            mails.c.reason,
+            mails.c.copies_possible,
+            mails.c.priority,
+            mails.c.created_at,
+        )
         .where(mails.c.id.in_(mail_ids), mails.c.claim.is_(None), may(Step.CHOICE))
         .order_by(mails.c.id)
         .with_for_update(skip_locked=True)
     ).all()
     chooser = Chooser(connection, {(row.from_key, row.owner) for row in rows})
     refusing = refusing_accounts(connection, mail_ids)
-    by_choice: dict[tuple[UUID | None, HeldReason | None], list[UUID]] = defaultdict(list)
+    by_choice: dict[tuple[UUID | None, HeldReason | None], list[Any]] = defaultdict(list)
     for row in rows:
         place_now = _place_of(row, chooser, refusing.get(row.id, set()))
         if place_now != (row.account_id, row.reason):
-            by_choice[place_now].append(row.id)
-    for (account_id, held), ids in by_choice.items():
-        _put(connection, ids, account_id, held)
-    moved = sum(len(ids) for ids in by_choice.values())
+            by_choice[place_now].append(row)
+    for (account_id, held), moving in by_choice.items():
+        if account_id is not None:
+            coming = [Coming(row.id, account_id, row.priority, row.owner, row.created_at) for row in moving]
+            turns.give_to_kept(connection, coming)
+        _put(connection, [row.id for row in moving], account_id, held)
+    moved = sum(len(moving) for moving in by_choice.values())
     return Placed(moved, {account_id for account_id, _ in by_choice if account_id is not None})
 
 
@@ -203,7 +216,6 @@ def _put(connection: Connection, ids: list[UUID], account_id: UUID | None, held:
             )
         )
         return
-    turns.give_to_kept(connection, ids, account_id)
     scheduled = mails.c.send_at > now()
     connection.execute(
         update(mails)

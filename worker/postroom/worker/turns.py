@@ -95,19 +95,26 @@ _COMING: Final = (
 _TURN: Final = update(mails).where(mails.c.id == bindparam("mail")).values(turn=bindparam("given"))
 
 
-def give_to_kept(connection: Connection, mail_ids: Sequence[UUID], account_id: UUID | None = None) -> list[UUID]:
-    """Give turns to mails of the ledger before they get ready, in the lane of an account or in the one they are in.
+def give_in_their_lanes(connection: Connection, mail_ids: Sequence[UUID]) -> list[UUID]:
+    """Give turns to mails of the ledger before they get ready, in the lanes that they are in.
 
     Returns:
         Those that nobody else has in hand; the others got none, and are to be left alone.
     """
     rows = connection.execute(_COMING, {"ids": list(mail_ids)}).all()
-    coming = [
-        Coming(row.id, lane, row.priority, row.owner, row.created_at)
-        for row in rows
-        if (lane := account_id or row.account_id) is not None
-    ]
+    give_to_kept(
+        connection,
+        [
+            Coming(row.id, row.account_id, row.priority, row.owner, row.created_at)
+            for row in rows
+            if row.account_id is not None
+        ],
+    )
+    return [row.id for row in rows]
+
+
+def give_to_kept(connection: Connection, coming: Iterable[Coming]) -> None:
+    """Give turns to mails of the ledger, whose rows the caller has locked, before they get ready."""
     given = give(connection, coming)
     if given:
         connection.execute(_TURN, [{"mail": mail_id, "given": turn} for mail_id, turn in given.items()])
-    return [row.id for row in rows]

@@ -5,9 +5,10 @@ from typing import Final
 from sqlalchemy import ColumnElement, Connection, exists, false, func, select, true, update
 
 from postroom.config.database import now
-from postroom.config.states import Health, HeldReason, MailState
+from postroom.config.states import HeldReason, MailState
 from postroom.config.tables import accounts, mails, slots
-from postroom.worker import copies, limits, turns
+from postroom.worker import copies, turns
+from postroom.worker.claim import MAY_SEND
 from postroom.worker.process import Process
 from postroom.worker.transitions import Step, may
 
@@ -23,7 +24,7 @@ def due(process: Process) -> int:
         ids = list(connection.execute(waiting.order_by(mails.c.due_at).limit(_MOST)).scalars())
     if ids:
         with process.database.write() as connection:
-            ids = turns.give_to_kept(connection, ids)
+            ids = turns.give_in_their_lanes(connection, ids)
             still_due = (mails.c.id.in_(ids), mails.c.claim.is_(None), mails.c.due_at <= now())
             connection.execute(update(mails).where(*still_due, may(Step.CLAIM)).values(ready=True))
             _send_uncertain_again(connection, *still_due)
@@ -60,9 +61,7 @@ def _nudge_lanes(process: Process) -> None:
     """Nudge lanes that have ready mail and no drain at work: their nudge was lost, or the time has just come."""
     ready = exists().where(mails.c.account_id == accounts.c.id, mails.c.ready == true())
     drained = select(func.count()).where(slots.c.account_id == accounts.c.id).scalar_subquery()
-    idle = select(accounts.c.id).where(
-        accounts.c.active, accounts.c.health == Health.OK, limits.OPEN, ready, drained == 0
-    )
+    idle = select(accounts.c.id).where(accounts.c.active, MAY_SEND, ready, drained == 0)
     with process.database.read() as connection:
         lanes = list(connection.execute(idle).scalars())
     for account_id in lanes:

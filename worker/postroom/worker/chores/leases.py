@@ -9,6 +9,7 @@ from postroom.config.database import now
 from postroom.config.states import HeldReason, MailState, OnUncertain, Outcome
 from postroom.config.tables import attempts, mails, slots
 from postroom.worker import limits
+from postroom.worker.lanes import LANE_ORDER
 from postroom.worker.process import Process
 from postroom.worker.retry import UNCERTAIN_WAIT_SECONDS
 
@@ -24,7 +25,7 @@ def leases(process: Process) -> int:
         lost = connection.execute(
             select(mails.c.id, mails.c.claim, mails.c.marked_at)
             .where(mails.c.claim.is_not(None), ~standing)
-            .order_by(mails.c.claim, mails.c.priority, mails.c.turn, mails.c.due_at, mails.c.id)
+            .order_by(mails.c.claim, *LANE_ORDER)
             .with_for_update(of=mails, skip_locked=True)  # a mark or record that is being written goes first
         ).all()
         _uncertain(connection, [row.id for row in lost if row.marked_at is not None])
