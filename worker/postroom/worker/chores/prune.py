@@ -8,13 +8,14 @@ from postroom.config.database import now
 from postroom.config.tables import counts, mails, rejects, turns
 from postroom.worker.chores.chunks import in_chunks
 from postroom.worker.chores.erase import DAY_SECONDS
+from postroom.worker.limits import MAILS, RECIPIENTS
 from postroom.worker.process import Process
 
 _CHUNK: Final = 200
 _LEAST_DAYS_OF_A_REJECT: Final = 7
 """A rejected job that was not replayed has not been sent: it waits for a person, even where mail is erased at once."""
-_SECOND_BUCKETS_SECONDS: Final = 120
-_MINUTE_BUCKETS_MINUTES: Final = 25 * 60
+_BUCKETS_LONGER: Final = 60
+"""How many buckets stay beyond those that count: a clock may be behind."""
 _TURN_SECONDS: Final = DAY_SECONDS
 
 
@@ -44,10 +45,12 @@ def _rejected(days: int) -> ColumnElement[bool]:
 def _counted(process: Process) -> ColumnElement[bool]:
     """Buckets that count against no limit any longer."""
     with process.database.read() as connection:
-        clock = connection.execute(select(now())).scalar_one().timestamp()
+        moment = connection.execute(select(now())).scalar_one()
     return or_(
-        and_(counts.c.span == "second", counts.c.bucket < int(clock) - _SECOND_BUCKETS_SECONDS),
-        and_(counts.c.span == "minute", counts.c.bucket < int(clock) // 60 - _MINUTE_BUCKETS_MINUTES),
+        *(
+            and_(counts.c.span == span.name, counts.c.bucket < span.oldest(moment) - _BUCKETS_LONGER)
+            for span in (MAILS, RECIPIENTS)
+        )
     )
 
 
