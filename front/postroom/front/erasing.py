@@ -1,23 +1,19 @@
 """Having a worker erase an address (design §9): rejected jobs are sealed, and only workers open them."""
 
-import time
-from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any, Final
 
 from postroom.front.access import Access
-from postroom.front.nudges import broker_answers
+from postroom.front.asking import answers, asked
 from postroom.producer import names
-from postroom.producer.errors import BrokerUnavailable, Refused
+from postroom.producer.errors import Refused
 from postroom.producer.identifiers import uuid7
-from postroom.worker import erase_by_address as asking
+from postroom.worker import erase_by_address as by_address
 from postroom.worker.erase_by_address import Answer, Erased
 
 WORKER_SECONDS: Final = 10.0
 """How long a worker may take to take the request."""
 SILENT_SECONDS: Final = 180.0
 """How long a worker may say nothing while it erases."""
-_LOOK_SECONDS: Final = 1.0
 _NO_WORKER: Final = (
     "nothing was erased: no `care` worker took the request within {:g} s. Is one running? `postroom up` starts one "
     "among the rest, `postroom worker care` starts it alone"
@@ -41,41 +37,33 @@ def erase_address(
         BrokerUnavailable: Redis did not answer.
     """
     request_id = uuid7()
-    sealed = access.public_key.seal(address.encode(), asking.request_identity(request_id))
-    request, answer = asking.request_key(request_id), asking.answer_key(request_id)
-    with broker_answers():
-        access.redis.set(request, sealed, ex=asking.REQUEST_SECONDS)
-        try:
-            access.nudges.ask(
-                names.TASK_ERASE, names.QUEUE_CARE, [str(request_id)], expires_seconds=asking.REQUEST_SECONDS
-            )
-            for told in _answers(access, request, answer, worker_seconds, silent_seconds):
-                if told.erased is not None:
-                    return told.erased
-                if told.why:
-                    raise Refused(f"not everything was erased: {told.why}")
-        finally:
-            with suppress(BrokerUnavailable), broker_answers():  # a late worker finds nothing to do
-                access.redis.delete(request, answer)
+    sealed = access.public_key.seal(address.encode(), by_address.request_identity(request_id))
+    request, answer = by_address.request_key(request_id), by_address.answer_key(request_id)
+    with asked(
+        access,
+        names.TASK_ERASE,
+        request_id,
+        request_key=request,
+        answers_key=answer,
+        sealed=sealed,
+        seconds=by_address.REQUEST_SECONDS,
+    ):
+        for told in answers(
+            access,
+            request,
+            lambda seconds: _look(access, answer, seconds),
+            worker_seconds=worker_seconds,
+            silent_seconds=silent_seconds,
+            not_taken=Refused(_NO_WORKER.format(worker_seconds)),
+            silent=Refused(_SILENT.format(silent_seconds)),
+        ):
+            if told.erased is not None:
+                return told.erased
+            if told.why:
+                raise Refused(f"not everything was erased: {told.why}")
     raise AssertionError("answers end by what was erased, or by an error")
 
 
-def _answers(
-    access: Access, request: str, answer: str, worker_seconds: float, silent_seconds: float
-) -> Iterator[Answer]:
-    until = time.monotonic() + worker_seconds
-    taken = False
-    while True:
-        left_seconds = until - time.monotonic()
-        found: Any = access.redis.blpop([answer], timeout=max(0.01, min(left_seconds, _LOOK_SECONDS)))
-        if found:
-            taken = True
-            until = time.monotonic() + silent_seconds
-            yield Answer.from_json(found[1])
-        elif time.monotonic() >= until:
-            if taken:
-                raise Refused(_SILENT.format(silent_seconds))
-            if access.redis.delete(request) == 1:
-                raise Refused(_NO_WORKER.format(worker_seconds))
-            taken = True  # at the last moment
-            until = time.monotonic() + silent_seconds
+def _look(access: Access, answer: str, seconds: float) -> list[Answer]:
+    found: Any = access.redis.blpop([answer], timeout=seconds)
+    return [Answer.from_json(found[1])] if found else []

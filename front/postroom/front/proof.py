@@ -1,16 +1,14 @@
 """Having a worker prove an account, and telling each of its steps as it ends (design §6)."""
 
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 
 from postroom.config.accounts import Account
 from postroom.front.access import Access
-from postroom.front.nudges import broker_answers
+from postroom.front.asking import answers, asked
 from postroom.producer import names
-from postroom.producer.errors import BrokerUnavailable, Refused
+from postroom.producer.errors import Refused
 from postroom.producer.identifiers import uuid7
 from postroom.worker import verify
 from postroom.worker.verify import Progress
@@ -19,7 +17,6 @@ WORKER_SECONDS: Final = 10.0
 """How long a worker may take to take the proof."""
 STEP_SECONDS: Final = 180.0
 """How long a worker may be silent between two steps."""
-_LOOK_MILLISECONDS: Final = 1000
 _NO_WORKER: Final = (
     "No `care` worker took the proof within {:g} s. Is one running? `postroom up` starts one among the rest, "
     "`postroom worker care` starts it alone."
@@ -63,21 +60,21 @@ def prove(
     """
     proof_id = uuid7()
     sealed = access.public_key.seal(verify.candidate_to_json(candidate), verify.candidate_identity(proof_id))
-    with broker_answers():
-        access.redis.set(verify.candidate_key(proof_id), sealed, ex=verify.CANDIDATE_SECONDS)
-        try:
-            access.nudges.ask(
-                names.TASK_VERIFY, names.QUEUE_CARE, [str(proof_id)], expires_seconds=verify.CANDIDATE_SECONDS
-            )
-            failed = "worker"
-            for progress in _steps(access, proof_id, worker_seconds, step_seconds):
-                tell(progress)
-                if progress.step == "done":
-                    break
-                failed = failed if progress.ok else progress.step
-        finally:
-            with suppress(BrokerUnavailable), broker_answers():  # a late worker finds nothing to prove
-                access.redis.delete(verify.candidate_key(proof_id), verify.steps_key(proof_id))
+    failed = "worker"
+    with asked(
+        access,
+        names.TASK_VERIFY,
+        proof_id,
+        request_key=verify.candidate_key(proof_id),
+        answers_key=verify.steps_key(proof_id),
+        sealed=sealed,
+        seconds=verify.CANDIDATE_SECONDS,
+    ):
+        for progress in _steps(access, proof_id, worker_seconds, step_seconds):
+            tell(progress)
+            if progress.step == "done":
+                break
+            failed = failed if progress.ok else progress.step
     if not progress.ok:
         hint = "" if progress.hint in progress.detail else f" {progress.hint}"
         raise NotProved(failed, f"{progress.detail}{hint}")
@@ -86,22 +83,21 @@ def prove(
 def _steps(access: Access, proof_id: UUID, worker_seconds: float, step_seconds: float) -> Iterator[Progress]:
     stream = verify.steps_key(proof_id)
     last = "0"
-    taken = False
-    until = time.monotonic() + worker_seconds
-    while True:
-        left_milliseconds = int((until - time.monotonic()) * 1000)
-        access.redis.xread({stream: last}, block=max(1, min(left_milliseconds, _LOOK_MILLISECONDS)))
+
+    def look(seconds: float) -> list[Progress]:
+        nonlocal last
+        access.redis.xread({stream: last}, block=max(1, int(seconds * 1000)))
         found: Any = access.redis.xrange(stream, min=f"({last}")
-        for entry, fields in found:
-            yield Progress.from_json(fields[b"progress"])
-            last = entry.decode()
-            taken = True
         if found:
-            until = time.monotonic() + step_seconds
-        elif time.monotonic() >= until:
-            if taken:
-                raise NotProved("worker", f"The worker said nothing for {step_seconds:g} s; it may have died.")
-            if access.redis.delete(verify.candidate_key(proof_id)) == 1:
-                raise NotProved("worker", _NO_WORKER.format(worker_seconds))
-            taken = True  # at the last moment
-            until = time.monotonic() + step_seconds
+            last = found[-1][0].decode()
+        return [Progress.from_json(fields[b"progress"]) for _, fields in found]
+
+    return answers(
+        access,
+        verify.candidate_key(proof_id),
+        look,
+        worker_seconds=worker_seconds,
+        silent_seconds=step_seconds,
+        not_taken=NotProved("worker", _NO_WORKER.format(worker_seconds)),
+        silent=NotProved("worker", f"The worker said nothing for {step_seconds:g} s; it may have died."),
+    )
