@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from campaigns import books
-from campaigns.house import LONG, House, seeded
+from campaigns.house import House, seeded
+from long_form import LONG
 from servers.databases import KINDS, Databases, Kind
 from servers.redis_server import RedisServer
 

@@ -26,6 +26,7 @@ from celery import Celery
 from sqlalchemy import func, select, update
 
 from campaigns.books import Books, arrivals, balance
+from long_form import LONG
 from postroom.config import accounts as kept
 from postroom.config.accounts import Account
 from postroom.config.database import Database, now
@@ -42,7 +43,6 @@ from servers.redis_server import RedisServer
 from servers.scripted_smtp import ScriptedSMTP
 
 CHILD = Path(__file__).with_name("child.py")
-LONG = os.environ.get("POSTROOM_LONG") == "1"
 """The long form of every campaign, on both databases; the short one is part of the suite."""
 LEASE_SECONDS = 1.0
 _A_LITTLE_SECONDS = 1.0 if LONG else 0.2  # each time all that lies in the inbox is a stray again

@@ -14,7 +14,8 @@ import pytest
 from sqlalchemy import make_url
 
 from campaigns.going_on import CONNECTIONS, goes_on_after
-from campaigns.house import LONG, House
+from campaigns.house import House
+from long_form import LONG
 from servers.command import wait_until
 from servers.databases import Databases
 from servers.link import CommitLink

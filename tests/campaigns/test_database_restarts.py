@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 
 from campaigns.going_on import goes_on_after
-from campaigns.house import LONG, House
+from campaigns.house import House
+from long_form import LONG
 from postroom.config.database import migrate
 from servers.postgresql import PostgresqlServer
 from servers.redis_server import RedisServer

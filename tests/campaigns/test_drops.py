@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from campaigns.announced import announced_exactly, ended_uncertain
-from campaigns.house import LONG, House
+from campaigns.house import House
+from long_form import LONG
 from postroom.config.states import Auth, Security
 from servers.certificates import Certificates
 from servers.databases import KINDS, Databases

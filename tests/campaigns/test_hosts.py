@@ -15,7 +15,8 @@ import pytest
 from sqlalchemy import make_url
 
 from campaigns.conftest import at_work
-from campaigns.house import LONG, House
+from campaigns.house import House
+from long_form import LONG
 from servers.command import wait_until
 from servers.databases import Databases
 from servers.link import Link

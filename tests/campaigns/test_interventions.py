@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import ColumnElement, select
 
 from campaigns.books import arrivals
-from campaigns.house import LONG, House
+from campaigns.house import House
+from long_form import LONG
 from postroom.config import accounts as kept
 from postroom.config import pauses
 from postroom.config.accounts import Account

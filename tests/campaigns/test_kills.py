@@ -8,7 +8,8 @@ from datetime import datetime
 
 import pytest
 
-from campaigns.house import LONG, House
+from campaigns.house import House
+from long_form import LONG
 
 pytestmark = pytest.mark.timeout(900 if LONG else 120)
 

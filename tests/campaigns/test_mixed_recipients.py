@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import func, select
 
 from campaigns.announced import announced_exactly
-from campaigns.house import LONG, House
+from campaigns.house import House
+from long_form import LONG
 from postroom.config.states import MailState, Outcome, RecipientState
 from postroom.config.tables import attempts, mails, recipients
 

@@ -5,7 +5,8 @@ import time
 import pytest
 
 from campaigns.faults import distorted
-from campaigns.house import LONG, House
+from campaigns.house import House
+from long_form import LONG
 from postroom.producer.nudge import Nudger
 
 pytestmark = pytest.mark.timeout(1200 if LONG else 120)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from campaigns.conftest import at_work
-from campaigns.house import LONG, House
+from campaigns.house import House
+from long_form import LONG
 from postroom.config.vault import public_key
 from postroom.producer import BrokerUnavailable, Mail, Producer
 from servers.databases import KINDS, Databases

@@ -9,7 +9,8 @@ from uuid import uuid4
 import pytest
 
 from campaigns.announced import announced_exactly, ended_uncertain
-from campaigns.house import LONG, House
+from campaigns.house import House
+from long_form import LONG
 from servers.databases import KINDS, Databases
 from servers.redis_server import RedisServer
 

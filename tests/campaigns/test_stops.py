@@ -4,7 +4,8 @@ import signal
 
 import pytest
 
-from campaigns.house import LONG, House
+from campaigns.house import House
+from long_form import LONG
 
 pytestmark = pytest.mark.timeout(1200 if LONG else 120)
 

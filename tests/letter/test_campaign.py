@@ -3,7 +3,6 @@
 `POSTROOM_LONG=1` sends a thousand; the suite, sixty.
 """
 
-import os
 from datetime import UTC, datetime
 
 import pytest
@@ -12,9 +11,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from letter.delivering import Delivering
 from letter.mails import Written, ascii_locals, mails
 from letter.reading import expected, read
+from long_form import LONG
 from postroom.worker.letter.from_mail import letter_of
 
-LONG = os.environ.get("POSTROOM_LONG") == "1"
 MAILS = 1000 if LONG else 60
 
 

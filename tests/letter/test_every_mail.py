@@ -1,6 +1,5 @@
 """Whatever mail is valid, its letter reads back as what the producer said: from `Mail` over its job to the bytes."""
 
-import os
 from datetime import UTC, datetime
 
 import pytest
@@ -8,12 +7,13 @@ from hypothesis import HealthCheck, given, note, settings
 
 from letter.mails import Written, mails
 from letter.reading import expected, hold_rules, read
+from long_form import LONG
 from postroom.producer import Mail
 from postroom.worker.letter.compose import compose, needs_smtputf8
 from postroom.worker.letter.content import Letter
 from postroom.worker.letter.from_mail import letter_of
 
-EXAMPLES = 3000 if os.environ.get("POSTROOM_LONG") == "1" else 100
+EXAMPLES = 3000 if LONG else 100
 UNHURRIED = [HealthCheck.too_slow, HealthCheck.data_too_large]
 NOW = datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
 

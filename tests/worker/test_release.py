@@ -1,7 +1,6 @@
 """What the chore `release` chooses for anew: all that it may help, the most urgent and oldest first, and no others."""
 # ruff: noqa: S608 - names of our own tables and columns
 
-import os
 import threading
 import time
 from collections import Counter
@@ -14,6 +13,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import func, insert, select, update
 
+from long_form import LONG
 from postroom.config import accounts as kept
 from postroom.config import pauses
 from postroom.config.accounts import Account
@@ -27,7 +27,7 @@ from postroom.worker.process import Process
 from servers.scripted_smtp import ScriptedSMTP
 from worker.conftest import House, NotedNudges
 
-MANY = 100_000 if os.environ.get("POSTROOM_LONG") else 5_000
+MANY = 100_000 if LONG else 5_000
 SHOP = "shop@shop.example"
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
@@ -277,7 +277,7 @@ def another_lane(house: House, smtp: ScriptedSMTP) -> Iterator[list[float]]:
         process.close()
 
 
-@pytest.mark.timeout(1200 if os.environ.get("POSTROOM_LONG") else 120)
+@pytest.mark.timeout(1200 if LONG else 120)
 def test_very_many_leave_in_parts_while_other_lanes_go_on(
     house: House, smtp: ScriptedSMTP, record_property: Callable[[str, object], None]
 ) -> None:

@@ -9,7 +9,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import delete, func, insert, select, update
 
-from campaigns.house import LONG, House
+from campaigns.house import House
+from long_form import LONG
 from postroom.config import accounts as kept
 from postroom.config.accounts import Account
 from postroom.config.states import Auth, MailState, Security

@@ -5,7 +5,6 @@ Two workers, the chores, people and accounts take steps in any order, on both da
 the servers took. `POSTROOM_LONG=1` goes on for many minutes.
 """
 
-import os
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -27,6 +26,7 @@ from hypothesis.stateful import (
 from sqlalchemy import Connection, case, event, select, update
 
 from houses import order
+from long_form import LONG
 from postroom.config import accounts as kept
 from postroom.config import pauses
 from postroom.config.accounts import Account
@@ -46,7 +46,6 @@ from postroom.worker.transitions import ENDED, WAITS_FOR_A_PERSON
 from worker.conftest import House
 from worker.sending import End, Rcpt, Server, Worker, write
 
-LONG = os.environ.get("POSTROOM_LONG") == "1"
 EXAMPLES, STEPS = 25, 40
 LONG_SECONDS = 600
 

@@ -10,7 +10,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select
 
-from campaigns.house import LONG, House
+from campaigns.house import House
+from long_form import LONG
 from postroom.config import mails as shown
 from postroom.config.database import migrate
 from postroom.config.tables import mails, slots
