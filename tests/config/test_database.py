@@ -1,5 +1,6 @@
 """Writers take turns, readers wait for nobody, and time is the database's."""
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -66,3 +67,18 @@ def test_a_reader_does_not_wait_for_a_writer(database: Database) -> None:
 def test_memory_is_no_ledger() -> None:
     with pytest.raises(ValueError, match="POSTROOM_DATABASE_URL"):
         Database("sqlite://")
+
+
+def test_a_connection_in_use_when_all_are_closed_is_closed_when_it_is_given_back(database_url: str) -> None:
+    database = Database(database_url)
+    with database.read() as connection:
+        connection.execute(select(now()))
+        used = connection.connection.driver_connection
+        database.close()
+        assert connection.execute(select(now())).scalar() is not None
+    if isinstance(used, sqlite3.Connection):
+        with pytest.raises(sqlite3.ProgrammingError):
+            used.execute("SELECT 1")
+    else:
+        assert used is not None
+        assert used.closed

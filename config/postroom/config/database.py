@@ -192,6 +192,8 @@ class Database:
                 parsed.update_query_dict(bounded), pool_size=connections, max_overflow=0, pool_pre_ping=True
             )
             event.listen(self.engine, "handle_error", leave_a_standby)
+        self._closed = False
+        event.listen(self.engine, "checkin", self._given_back)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -232,8 +234,13 @@ class Database:
                 plain.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; one that a thread still uses is closed when it is given back."""
+        self._closed = True
         self.engine.dispose()
+
+    def _given_back(self, _connection: Any, record: Any) -> None:
+        if self._closed:
+            record.close()
 
 
 def _set_up_sqlite(engine: Engine) -> None:
