@@ -99,7 +99,9 @@ _OF_NOBODY: Final = _OF_GROUP.where(mails.c.owner.is_(None))
 def _groups(connection: Connection) -> Iterator[Group]:
     """Those groups of held mail that choosing would put elsewhere now, or hold for another reason."""
     firsts = [found for found in connection.execute(_FIRST_HELD).scalars() if found is not None]
-    query = select(mails.c.from_key, mails.c.owner, mails.c.reason, mails.c.priority, mails.c.created_at)
+    query = select(mails.c.from_key, mails.c.owner, mails.c.reason, mails.c.priority, mails.c.created_at).where(
+        mails.c.reason.in_(sorted(LEAVES_BY_ITSELF))  # some may have left since
+    )
     rows = [row for ids in _some(firsts) for row in connection.execute(query.where(mails.c.id.in_(ids)))]
     rows.sort(key=lambda row: (row.priority, row.created_at))
     for some in _some(rows):
