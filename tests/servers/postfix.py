@@ -240,6 +240,7 @@ class PostfixServer:
             "smtpd_sender_restrictions": "reject_authenticated_sender_login_mismatch",
             "smtpd_relay_restrictions": "permit_sasl_authenticated, reject",
             "smtpd_error_sleep_time": "0",
+            "smtpd_timeout": "1h",  # a session may lie idle while other tests run
             "smtpd_client_connection_count_limit": "0",
             "in_flow_delay": "0",
             **self._parameters,
