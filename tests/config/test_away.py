@@ -1,19 +1,22 @@
 """Which errors mean that the database is away, so that the same may succeed later, and which that it never will."""
 
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import exc, make_url, text
+from sqlalchemy import Connection, exc, make_url, text
 
 from postroom.config.away import is_away
 from postroom.config.database import Database
+from servers.command import wait_until
 from servers.databases import Databases, on_postgresql, on_sqlite
 
 ON_POSTGRESQL = {
     "08006": True,  # connection failure
     "25006": True,  # read-only: a standby after a failover
+    "25P03": True,  # idle for too long within a transaction
     "40001": True,  # could not serialise
     "40P01": True,  # deadlock
     "53100": True,  # disk full
@@ -104,3 +107,30 @@ def test_a_connection_to_a_standby_is_not_used_again(database_url: str) -> None:
     with database.write() as connection:
         connection.execute(text("DELETE FROM senders"))
     database.close()
+
+
+@on_postgresql
+def test_who_is_suspended_within_a_transaction_lets_its_rows_go(database_url: str) -> None:
+    database = Database(database_url, connections=2)
+    with pytest.raises(exc.DBAPIError) as ended, database.write() as suspended:
+        _stand_still(database, suspended)
+    assert is_away(ended.value)
+    for _ in range(2):
+        with database.write() as connection:
+            connection.execute(text("DELETE FROM senders"))
+    database.close()
+
+
+def _stand_still(database: Database, suspended: Connection) -> None:
+    assert suspended.execute(text("SHOW idle_in_transaction_session_timeout")).scalar() == "10s"
+    suspended.execute(text("SET idle_in_transaction_session_timeout = '50ms'"))
+    suspended.execute(text("LOCK TABLE senders"))
+    wait_until(lambda: _is_free(database))
+    suspended.execute(text("DELETE FROM senders"))
+
+
+def _is_free(database: Database) -> bool:
+    with suppress(exc.DBAPIError), database.write() as connection:
+        connection.execute(text("LOCK TABLE senders NOWAIT"))
+        return True
+    return False

@@ -6,9 +6,11 @@ from typing import Final
 from sqlalchemy import ExceptionContext, exc
 
 _READ_ONLY: Final = "25006"
+_TOOK_TOO_LONG: Final = "25P03"
 _AWAY_SQLSTATES: Final = (
     "08",  # connection exceptions
     _READ_ONLY,  # a standby
+    _TOOK_TOO_LONG,  # this process stood still within a transaction, and the server ended it
     "40",  # rolled back in favour of another transaction: serialisation failures, deadlocks
     "53",  # insufficient resources: disk full, too many connections, out of memory
     "55P03",  # a lock was not to be had in time
@@ -48,9 +50,9 @@ def is_away(error: BaseException) -> bool:
     return isinstance(error, exc.OperationalError | exc.InterfaceError)
 
 
-def leave_a_standby(context: ExceptionContext) -> None:
-    """A listener to SQLAlchemy's `handle_error`: after a failover an old connection may lead to what is now a standby,
-    and it and its like are made anew.
+def leave_connection(context: ExceptionContext) -> None:
+    """A listener to SQLAlchemy's `handle_error`: a connection that the server has ended is made anew; so are one that
+    leads to what is a standby since a failover, and its like.
     """
-    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+    if getattr(context.original_exception, "sqlstate", None) in {_READ_ONLY, _TOOK_TOO_LONG}:
         context.is_disconnect = True

@@ -32,7 +32,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
-from postroom.config.away import leave_a_standby
+from postroom.config.away import leave_connection
 from postroom.producer.errors import Refused, SettingsInvalid
 
 if TYPE_CHECKING:
@@ -58,6 +58,17 @@ _BOUNDED_WAITS: Final = {
     "tcp_user_timeout": "30000",
 }
 """libpq's options that keep a thread from waiting for a server that fell silent; what the URL says goes before."""
+
+_BOUNDED_SESSION: Final = {
+    "idle_in_transaction_session_timeout": "10s",
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "30s",
+}
+"""The server's settings that end the transaction of a process that was suspended within it, or whose host is cut off:
+its locks would keep mails from all others. Our transactions are never idle for longer than the machine stands still.
+"""
 
 
 class Moment(types.TypeDecorator[datetime]):
@@ -175,9 +186,8 @@ class Database:
         if parsed.get_backend_name() == "sqlite":
             if not parsed.database or parsed.database == ":memory:":
                 raise SettingsInvalid("POSTROOM_DATABASE_URL: SQLite needs a file, since several processes share it")
-            self.engine = create_engine(
-                parsed, pool_size=connections, max_overflow=0, connect_args={"timeout": _BUSY_SECONDS}
-            )
+            waits = {} if "timeout" in parsed.query else {"timeout": _BUSY_SECONDS}
+            self.engine = create_engine(parsed, pool_size=connections, max_overflow=0, connect_args=waits)
             self._turn = _FileTurn(Path(f"{parsed.database}.write-lock"))
             _set_up_sqlite(self.engine)
         elif parsed.get_backend_name() != "postgresql":
@@ -191,7 +201,8 @@ class Database:
             self.engine = create_engine(
                 parsed.update_query_dict(bounded), pool_size=connections, max_overflow=0, pool_pre_ping=True
             )
-            event.listen(self.engine, "handle_error", leave_a_standby)
+            event.listen(self.engine, "connect", _bound_session)
+            event.listen(self.engine, "handle_error", leave_connection)
         self._closed = False
         event.listen(self.engine, "checkin", self._given_back)
 
@@ -241,6 +252,13 @@ class Database:
     def _given_back(self, _connection: Any, record: Any) -> None:
         if self._closed:
             record.close()
+
+
+def _bound_session(connection: Any, _record: Any) -> None:
+    connection.autocommit = True
+    settings = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _BOUNDED_SESSION.items())
+    connection.execute(f"SELECT {settings}")
+    connection.autocommit = False
 
 
 def _set_up_sqlite(engine: Engine) -> None:
