@@ -59,8 +59,19 @@ def started(settings: Settings, *, log: Path, timeout_seconds: float = 60) -> It
         Refused: it did not come up; the message ends with its last lines.
     """
     settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    process = None
+    try:
+        with _signals_put_off():
+            process = _start(settings, log)
+        yield _when_up(process, settings, log, timeout_seconds)
+    finally:
+        if process is not None:
+            _stop(process)
+
+
+def _start(settings: Settings, log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             self_command("up"),
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -69,15 +80,32 @@ def started(settings: Settings, *, log: Path, timeout_seconds: float = 60) -> It
             cwd=settings.data_dir,
             env={**environment_of(settings), child.SUPERVISOR_PID: str(os.getpid())},
         )
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
     try:
-        yield _when_up(process, settings, log, timeout_seconds)
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def _signals_put_off() -> Iterator[None]:
+    """Let a signal's handler wait for the end of the block: raised within it, a process just started would be lost."""
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    handled = {number: handler for number, handler in before.items() if callable(handler)}
+    for number in handled:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        for number, handler in handled.items():
+            signal.signal(number, handler)
+        for each in came[:1]:
+            signal.raise_signal(each)
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
