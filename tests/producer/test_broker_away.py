@@ -43,7 +43,7 @@ def test_redis_that_is_not_there(public_key: PublicKey, tmp_path: Path, make: Ma
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(stale))
     for url in (f"redis://127.0.0.1:{closed}/0", f"redis+socket://{tmp_path}/none.sock", f"unix://{stale}"):
-        with Producer(url, public_key=public_key, timeout_seconds=1) as producer, within(2):
+        with Producer(url, public_key=public_key, timeout_seconds=1) as producer, within(5):
             with pytest.raises(BrokerUnavailable, match=r"postroom up.*POSTROOM_BROKER_URL") as away:
                 producer.enqueue(make())
             assert isinstance(away.value, ConnectionError)
@@ -51,7 +51,7 @@ def test_redis_that_is_not_there(public_key: PublicKey, tmp_path: Path, make: Ma
 
 
 def test_redis_that_hangs_is_waited_for_once(public_key: PublicKey, make: Make) -> None:
-    timeout_seconds = 1.0
+    timeout_seconds = 2.0
     with RedisServer() as server, Producer(server.url, public_key=public_key, timeout_seconds=timeout_seconds) as warm:
         warm.enqueue(make())
         server.pause()
@@ -67,8 +67,8 @@ def test_redis_that_hangs_is_waited_for_once(public_key: PublicKey, make: Make) 
 def test_a_port_that_answers_nothing_is_waited_for_once(public_key: PublicKey, make: Make) -> None:
     with (
         listening_in_silence() as port,
-        Producer(f"redis://127.0.0.1:{port}/0", public_key=public_key, timeout_seconds=0.5) as producer,
-        within(0.9),
+        Producer(f"redis://127.0.0.1:{port}/0", public_key=public_key, timeout_seconds=2) as producer,
+        within(3.8),
         pytest.raises(BrokerUnavailable, match="did not answer in time"),
     ):
         producer.enqueue(make())
@@ -164,8 +164,8 @@ def test_a_nudge_that_hangs_is_no_error_and_waited_for_once(
 ) -> None:
     with (
         swallowing(b"LPUSH", redis_server.socket, tmp_path / "r.sock"),
-        Producer(f"unix://{tmp_path}/r.sock", public_key=public_key, timeout_seconds=1) as producer,
-        within(1.9),
+        Producer(f"unix://{tmp_path}/r.sock", public_key=public_key, timeout_seconds=2) as producer,
+        within(3.8),
     ):
         mail_id = producer.enqueue(make())
     with redis_server.client() as client:
