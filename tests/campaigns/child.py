@@ -1,33 +1,94 @@
 """One process of a campaign: `postroom worker KIND` or `scheduler`, with faults planted in it.
 
-python child.py accept|drain|care|scheduler NAME [FAULT…]
+It is forked from a process that has imported everything and done nothing else: imports are most of a worker's start,
+and campaigns start hundreds.
 """
 
 import ctypes
+import multiprocessing
+import os
 import signal
-import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
 
+from campaigns.faults import plant
+from postroom.config.settings import load
+from postroom.worker.app import run_scheduler, run_worker
+
 _PR_SET_PDEATHSIG = 1
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload([__name__])
+_TESTS = Path(__file__).parent.parent
 
 
-def main(kind: str, name: str, *faults: str) -> None:
+class Child:
+    """A process that has been started.
+
+    Args:
+        kind: accept, drain, care or scheduler.
+        name: the worker's.
+        faults: planted before it begins.
+        environment: all that it gets of one.
+        folder: where it works; what it says is added to `workers.log` there.
+    """
+
+    def __init__(
+        self, kind: str, name: str, *, faults: Sequence[str], environment: Mapping[str, str], folder: Path
+    ) -> None:
+        _start_forks()
+        arguments = (kind, name, faults, dict(environment), folder)
+        self._process = _FORKS.Process(target=_live, args=arguments, daemon=True)
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if it still runs."""
+        if self.status is None:
+            os.kill(self.pid, number)
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status, negative for a signal; None while it runs."""
+        return self._process.exitcode
+
+    def wait(self, seconds: float | None = None) -> int:
+        """Wait for its end.
+
+        Raises:
+            AssertionError: it still runs.
+        """
+        self._process.join(seconds)
+        assert self.status is not None, f"it has not ended within {seconds} s"
+        return self.status
+
+
+@cache
+def _start_forks() -> None:
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_TESTS), before)))  # for what is imported beforehand
+    try:
+        forkserver.ensure_running()
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+
+
+def _live(kind: str, name: str, faults: Sequence[str], environment: dict[str, str], folder: Path) -> None:
     # A campaign that is killed leaves no process behind, not even a stopped one.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    sys.path.insert(0, str(Path(__file__).parent.parent))
-    from campaigns.faults import plant  # noqa: PLC0415 - before the app copies what the faults change
-
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    with Path(os.devnull).open("rb") as nothing, Path("workers.log").open("ab") as log:
+        for ours, theirs in ((nothing, 0), (log, 1), (log, 2)):
+            os.dup2(ours.fileno(), theirs)
     for fault in faults:
         plant(fault)
-
-    from postroom.config.settings import load  # noqa: PLC0415
-    from postroom.worker.app import run_scheduler, run_worker  # noqa: PLC0415
-
     if kind == "scheduler":
         run_scheduler(load())
     else:
         run_worker(kind, load(), name=name)  # type: ignore[arg-type]
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

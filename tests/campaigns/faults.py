@@ -69,16 +69,17 @@ def _set_clock_ahead(seconds: float) -> None:
 
 def distorted(nudge: Callable[..., None], how: str) -> Callable[..., None]:
     """A nudge that comes three times; late and so out of order; or half of the time not at all."""
+    dice = random.Random()  # noqa: S311
 
     def changed(*arguments: Any) -> None:
         if how == "tripled":
             for _ in range(3):
                 nudge(*arguments)
         elif how == "shuffled":
-            late = threading.Timer(_DICE.random() * _LATEST_SECONDS, _or_never, (nudge, arguments))
+            late = threading.Timer(dice.random() * _LATEST_SECONDS, _or_never, (nudge, arguments))
             late.daemon = True
             late.start()
-        elif _DICE.random() < _GOES:
+        elif dice.random() < _GOES:
             nudge(*arguments)
 
     return changed
@@ -89,7 +90,6 @@ def _or_never(nudge: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         nudge(*arguments)
 
 
-_DICE = random.Random()  # noqa: S311
 _LATEST_SECONDS = 1.0
 _GOES = 0.5
 

@@ -7,8 +7,6 @@ scheduler's chores are asked for several times a second.
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +24,7 @@ from celery import Celery
 from sqlalchemy import func, select, update
 
 from campaigns.books import Books, arrivals, balance
+from campaigns.child import Child
 from long_form import LONG
 from postroom.config import accounts as kept
 from postroom.config.accounts import Account
@@ -42,8 +41,6 @@ from servers.command import wait_until
 from servers.redis_server import RedisServer
 from servers.scripted_smtp import ScriptedSMTP
 
-CHILD = Path(__file__).with_name("child.py")
-"""The long form of every campaign, on both databases; the short one is part of the suite."""
 LEASE_SECONDS = 1.0
 _A_LITTLE_SECONDS = 1.0 if LONG else 0.2  # each time all that lies in the inbox is a stray again
 PATIENCE_SECONDS = 300.0 if LONG else 40.0
@@ -87,8 +84,7 @@ class House:
         """Whether a process that ends by itself is started again, as by `up`, systemd and compose."""
         self.started_again = 0
         self._again: dict[str, Callable[[], object]] = {}
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
-        self._log = (folder / "workers.log").open("ab")
+        self._children: dict[str, Child] = {}
 
     def __enter__(self) -> Self:
         self.smtp.__enter__()
@@ -96,14 +92,11 @@ class House:
 
     def __exit__(self, *_: object) -> None:
         for child in self._children.values():
-            with suppress(ProcessLookupError):
-                child.send_signal(signal.SIGCONT)
-            child.kill()
+            child.send_signal(signal.SIGKILL)
             child.wait()
         self.smtp.stop()
         self.database.close()
         self._celery.close()
-        self._log.close()
 
     def start(self, kind: str, *faults: str, name: str | None = None, settings: Settings | None = None) -> str:
         """Start a process, by the house's settings if none are given; returns its name, which is its kind if not given.
@@ -119,14 +112,7 @@ class House:
         settings = settings or self.settings
         chosen = settings.model_fields_set
         environment |= {f"POSTROOM_{name.upper()}": str(getattr(settings, name)) for name in chosen}
-        self._children[name] = subprocess.Popen(
-            [sys.executable, "-P", str(CHILD), kind, name, *faults],
-            env=environment,
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-        )
+        self._children[name] = Child(kind, name, faults=faults, environment=environment, folder=self.folder)
         return name
 
     def signal(self, name: str, number: signal.Signals) -> None:
@@ -138,7 +124,7 @@ class House:
 
     def kill(self, name: str) -> None:
         """SIGKILL, and wait until it is gone."""
-        self._children[name].kill()
+        self._children[name].send_signal(signal.SIGKILL)
         self._children[name].wait()
 
     def stop(self, name: str, *numbers: int, within_seconds: float = 15) -> float:
@@ -156,7 +142,7 @@ class House:
         return time.monotonic() - began_at
 
     def ended(self, name: str) -> bool:
-        return self._children[name].poll() is not None
+        return self._children[name].status is not None
 
     def wait_ended(self, name: str, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait for a process whose fault ends it."""
