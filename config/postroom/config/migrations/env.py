@@ -1,5 +1,7 @@
 """Runs migrations on the URL that `postroom.config.database.migrate` hands over."""
 
+from contextlib import closing
+
 import alembic.context
 from sqlalchemy import func, select
 
@@ -8,11 +10,10 @@ from postroom.config.tables import metadata
 
 _POSTROOM = int.from_bytes(b"postroom", "big")
 
-database = Database(alembic.context.config.attributes["url"], connections=1)
-with database.write() as connection:  # on SQLite, one process at a time
+ours = closing(Database(alembic.context.config.attributes["url"], connections=1))
+with ours as database, database.write() as connection:  # on SQLite, one process at a time
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_POSTROOM)))
     alembic.context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
     with alembic.context.begin_transaction():
         alembic.context.run_migrations()
-database.close()
