@@ -293,8 +293,9 @@ def migrate(url: str) -> None:
     """Bring the database to the newest schema. Harmless when it is there already.
 
     Raises:
-        Refused: it is of a newer release.
+        Refused: it is of a newer release, or cannot hold every letter.
     """
+    _refuse_other_encodings(url)
     import alembic.command  # noqa: PLC0415 - workers need no Alembic
     from alembic.script.revision import ResolutionError  # noqa: PLC0415
     from alembic.util import CommandError  # noqa: PLC0415
@@ -310,6 +311,22 @@ def migrate(url: str) -> None:
         ) from None
 
 
+def _refuse_other_encodings(url: str) -> None:
+    if make_url(url).get_backend_name() != "postgresql":
+        return
+    database = Database(url, connections=1)
+    try:
+        with database.read() as connection:
+            encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
+    finally:
+        database.close()
+    if encoding != "UTF8":
+        raise Refused(
+            f"the database's encoding is {encoding}, which cannot hold every subject and name; "
+            "make one by: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+        )
+
+
 def newest_revision(url: str) -> str:
     """The revision that this release's code is written for."""
     import alembic.script  # noqa: PLC0415
@@ -318,3 +335,11 @@ def newest_revision(url: str) -> str:
     if head is None:
         raise RuntimeError("this release carries no migrations")
     return head
+
+
+def is_of_newer_release(url: str, revision: str) -> bool:
+    """Whether this release's code does not know a revision."""
+    import alembic.script  # noqa: PLC0415
+
+    scripts = alembic.script.ScriptDirectory.from_config(_alembic(url)).walk_revisions()
+    return revision not in {each.revision for each in scripts}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Self
 from sqlalchemy import Connection, make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from postroom.config.database import Database, newest_revision
+from postroom.config.database import Database, is_of_newer_release, newest_revision
 from postroom.config.settings import Settings
 from postroom.producer.errors import PostroomError, Refused
 
@@ -120,6 +120,8 @@ class Access:
             if again.connection_invalidated or "alembic_version" not in str(again.orig):
                 return f"the database (POSTROOM_DATABASE_URL) cannot be used: {said}"
             return f"the database is empty; {_HOW_TO_MIGRATE}"
+        if revision is not None and is_of_newer_release(self.settings.database, revision):
+            return f"the database is of a newer release (revision {revision}); install that release"
         if revision != newest_revision(self.settings.database):
-            return f"the database has another release's schema ({revision}); {_HOW_TO_MIGRATE}"
+            return f"the database has an older release's schema ({revision}); {_HOW_TO_MIGRATE}"
         return f"the database refused: {said}"

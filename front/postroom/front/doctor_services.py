@@ -22,6 +22,7 @@ from postroom.worker.app import QUEUES, RING_KEY, make_app
 
 SEE_DATABASE: Final = "Look at the database of POSTROOM_DATABASE_URL"
 _MIGRATE: Final = "Run `postroom migrate`; `postroom up` does so at its start"
+_NEWER: Final = "Install the release that wrote it, or restore a backup"
 _START: Final = "Start `postroom up`, or this part alone; if it runs, its log says what is wrong"
 
 _CLOCK_SECONDS: Final = 30.0
@@ -51,9 +52,8 @@ def database_is_newest(settings: Settings) -> Finding:
         return Finding(True, f"{url.get_backend_name()}, revision {found}")
     if found is None:
         return Finding(False, f"{url.get_backend_name()}: has no schema", _MIGRATE)
-    return Finding(
-        False, f"{url.get_backend_name()}: revision {found}, and this release is written for {newest}", _MIGRATE
-    )
+    words = f"{url.get_backend_name()}: revision {found}, and this release is written for {newest}"
+    return Finding(False, words, _NEWER if database.is_of_newer_release(settings.database, found) else _MIGRATE)
 
 
 def _is_missing(url: URL) -> bool:

@@ -76,6 +76,8 @@ def migrate(settings: Settings) -> None:
     except SQLAlchemyError as error:
         why = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise Refused(f"POSTROOM_DATABASE_URL: the database cannot be used: {why}") from None
+    except OSError as error:  # the lock file beside SQLite's
+        raise Refused(f"the database cannot be written: {error.filename}: {error.strerror}") from None
 
 
 def ready_file(data_dir: Path) -> Path:

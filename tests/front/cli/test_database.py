@@ -55,16 +55,22 @@ def test_an_empty_database_is_said(
     assert "postroom migrate" in result.err
 
 
-def test_another_releases_schema_is_said(house: Any) -> None:
+@pytest.mark.parametrize(
+    ("revision", "said"),
+    [
+        ("0001", "(0001); `postroom up` or `postroom migrate`"),
+        ("9999", "install that release"),
+    ],
+)
+def test_another_releases_schema_is_said(house: Any, revision: str, said: str) -> None:
     database = Database(house.settings.database)
     with database.write() as connection:
         connection.execute(text("ALTER TABLE mails DROP COLUMN tags"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0000'"))
+        connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
     database.close()
     result = house.run("mail", "list")
     assert result.code == 1
-    assert "0000" in result.err
-    assert "postroom migrate" in result.err
+    assert said in result.err
 
 
 def test_a_newer_releases_database_is_not_migrated(house: Any) -> None:
@@ -73,6 +79,17 @@ def test_a_newer_releases_database_is_not_migrated(house: Any) -> None:
     result = house.run("migrate")
     assert (result.code, result.out) == (1, "")
     assert "the database is of a newer release (revision 9999); install that release, or restore a backup" in result.err
+
+
+def test_a_database_that_cannot_hold_every_letter_is_refused(
+    house: Any, databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    databases.server.run("CREATE DATABASE ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'")
+    monkeypatch.setenv("POSTROOM_DATABASE_URL", databases.server.url("ascii"))
+    result = house.run("migrate")
+    databases.server.run("DROP DATABASE ascii WITH (FORCE)")
+    assert (result.code, result.out) == (1, "")
+    assert "the database's encoding is SQL_ASCII" in result.err
 
 
 @on_sqlite
@@ -90,9 +107,10 @@ def test_a_folder_that_cannot_be_written_is_said(house: Any, smtp: Any) -> None:
     lock = house.folder / "postroom.db.write-lock"
     lock.unlink()
     lock.mkdir()  # root may write anywhere, but not this
-    result = house.run("account", "deactivate", "shop@shop.example")
-    assert result.code == 1
-    assert str(lock) in result.err
+    for words in (["account", "deactivate", "shop@shop.example"], ["migrate"]):
+        result = house.run(*words)
+        assert result.code == 1
+        assert str(lock) in result.err
 
 
 @on_postgresql

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from sqlalchemy import text
+
 from postroom.config.database import Database
 from postroom.config.settings import Settings
 from postroom.front.doctor import Check, Report
@@ -25,14 +27,15 @@ def test_a_database_that_is_well_and_then_of_another_release(
     check = look(settings, examine, database_url)
     assert check.ok, check
     assert "postgresql, revision" in check.message
-    database = Database(database_url)
-    with database.write() as connection:
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0000'")
-    database.close()
-    check = look(settings, examine, database_url)
-    assert not check.ok
-    assert "revision 0000" in check.message
-    assert "migrate" in check.action
+    for revision, action in (("0001", "postroom migrate"), ("9999", "Install the release")):
+        database = Database(database_url)
+        with database.write() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision})
+        database.close()
+        check = look(settings, examine, database_url)
+        assert not check.ok
+        assert f"revision {revision}" in check.message
+        assert action in check.action
 
 
 def test_a_database_without_a_schema(

@@ -5,6 +5,8 @@ A subject is a file beside this one with a `typer.Typer()` named `app`: `add_typ
 """
 
 import os
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
@@ -33,8 +35,18 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"postroom {metadata.version('postroom')}")
+        raise typer.Exit
+
+
 @app.callback()
-def begin() -> None:
+def begin(
+    version: Annotated[  # noqa: ARG001 - it ends the command by itself
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
     """Tell of names that look like settings and are none. What `up` starts leaves that to it."""
     from postroom.config import settings_sources  # noqa: PLC0415 - not for --help
 
