@@ -50,14 +50,17 @@ _PRAGMAS: Final = (
     "secure_delete=ON",  # what is erased is overwritten; Debian's SQLite has it by itself, others have not
 )
 
-_BOUNDED_WAITS: Final = {
+_CONNECTION: Final = {
+    "client_encoding": "utf8",
     "connect_timeout": "10",
     "keepalives_idle": "30",
     "keepalives_interval": "10",
     "keepalives_count": "3",
     "tcp_user_timeout": "30000",
 }
-"""libpq's options that keep a thread from waiting for a server that fell silent; what the URL says goes before."""
+"""libpq's options: text is text whatever the server's encoding is, and no thread waits for a server that fell silent.
+What the URL says goes before.
+"""
 
 _BOUNDED_SESSION: Final = {
     "idle_in_transaction_session_timeout": "10s",
@@ -197,9 +200,9 @@ class Database:
         else:
             if parsed.drivername == "postgresql":
                 parsed = parsed.set(drivername="postgresql+psycopg")
-            bounded = {name: value for name, value in _BOUNDED_WAITS.items() if name not in parsed.query}
+            ours = {name: value for name, value in _CONNECTION.items() if name not in parsed.query}
             self.engine = create_engine(
-                parsed.update_query_dict(bounded), pool_size=connections, max_overflow=0, pool_pre_ping=True
+                parsed.update_query_dict(ours), pool_size=connections, max_overflow=0, pool_pre_ping=True
             )
             event.listen(self.engine, "connect", _bound_session)
             event.listen(self.engine, "handle_error", leave_connection)
