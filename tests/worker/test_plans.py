@@ -136,7 +136,8 @@ def live(house: House, smtp: ScriptedSMTP) -> None:
     house.take(from_="nobody@shop.example")
     house.process.redis.hset("postroom:inbox", str(uuid4()), b"PR1 no box")
     old = house.take()
-    house.drain(account)
+    while "queued" in {house.state(mail_id)[0] for mail_id in (sent, failed, old)}:
+        house.drain(account)  # on a slow machine it ends before its lane does
     limited = house.add_account(smtp, "limited@shop.example", mails_per_minute=1, recipients_per_day=9)
     for _ in range(2):
         house.take(from_="limited@shop.example")
