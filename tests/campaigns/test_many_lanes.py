@@ -14,6 +14,7 @@ from postroom.producer import Mail, Producer
 from servers.databases import Databases
 
 LANES = 256 if LONG else 96
+WAIT_MILLISECONDS = 8000 if LONG else 4000
 MOST_CONNECTIONS = {"accept": 2, "care": 8, "drain": 8, "of the test": 8}
 
 pytestmark = pytest.mark.timeout(120)
@@ -24,7 +25,7 @@ def test_all_threads_send_at_once(house: House, databases: Databases) -> None:
     lanes = [house.open_books(connections=1).address for _ in range(LANES)]
     house.start("drain")
     mail: dict[str, Any] = {
-        "to": f"dot-wait-{8000 if LONG else 4000}@client.example",
+        "to": f"dot-wait-{WAIT_MILLISECONDS}@client.example",
         "subject": "Order",
         "text": "Thank you",
     }
