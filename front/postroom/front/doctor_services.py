@@ -107,7 +107,7 @@ def clocks_agree(settings: Settings) -> Finding:
             told = connection.execute(select(database.now())).scalar_one()
             ahead["database"] = told.timestamp() - time.time()
         engine.dispose()
-    told_all = ", ".join(f"{name} {seconds:+.0f} s" for name, seconds in sorted(ahead.items())) or "none answers"
+    told_all = ", ".join(f"{name} {round(seconds):+d} s" for name, seconds in sorted(ahead.items())) or "none answers"
     if any(abs(seconds) > _CLOCK_SECONDS for seconds in ahead.values()):
         action = (
             "Set the clocks right (NTP). Nothing is lost or doubled by it: leases and due times go by the database's "

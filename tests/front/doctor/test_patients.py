@@ -58,7 +58,7 @@ class Illness:
 def _older_schema(settings: Settings) -> None:
     engine = create_engine(settings.database)
     with engine.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '0000'"))
+        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     engine.dispose()
 
 
@@ -80,7 +80,7 @@ ILLNESSES = [
     Illness("front_key", lambda s: s.front_file.chmod(0o640), "0640", "chmod 600"),
     Illness("front_key", lambda s: s.front_file.unlink(), "no such key file", "keygen"),
     Illness("database", lambda s: Path(s.database.removeprefix("sqlite:///")).unlink(), "is not there", "migrate"),
-    Illness("database", _older_schema, "revision 0000", "migrate"),
+    Illness("database", _older_schema, "revision 0001", "migrate"),
     Illness("database", _no_schema, "has no schema", "migrate"),
 ]
 

@@ -100,7 +100,7 @@ def list_(
             ]
             for each in found
         ],
-        none="There is no such mail.",
+        none="There is no mail yet." if wanted == mails.Filter() else "There is no such mail.",
     )
 
 
@@ -280,5 +280,5 @@ def _show(shown: dict[str, Any], as_json: bool, account: "Account | None" = None
             ]
             for each in shown["attempts_log"]
         ],
-        none="It has not been tried yet.",
+        none="It has not been tried yet." if shown["ended_at"] is None else "It was never tried.",
     )
