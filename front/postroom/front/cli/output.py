@@ -10,11 +10,13 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 _WIDTH_OF_NO_TERMINAL: Final = 240
+_READABLE_WIDTH: Final = 12
 _CONTROLS: Final = (*range(32), *range(127, 160))
 _NO_CONTROLS: Final = dict.fromkeys(_CONTROLS, "\N{REPLACEMENT CHARACTER}")
 _ESCAPED: Final = {code: f"\\u{code:04x}" for code in range(127, 160)}
@@ -56,16 +58,32 @@ def dim(text: str) -> Text:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, none: str) -> None:
-    """Print rows as a table; the first column is never cut. Without rows, print `none` on stderr."""
+    """Print rows as a table; the first column is never cut. Where a terminal is too narrow for that, each row is a list
+    of names and values. Without rows, print `none` on stderr.
+    """
+    cells = [[_cell(value) for value in row] for row in rows]
+    if not cells:
+        note(none)
+        return
+    console = _console(sys.stdout)
+    if _least_width(columns, cells) > console.width:
+        for number, row in enumerate(cells):
+            if number:
+                say()
+            details(zip(columns, row, strict=True))
+        return
     drawn = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
         drawn.add_column(column, no_wrap=number == 0, overflow="fold")
-    for row in rows:
-        drawn.add_row(*(_cell(value) for value in row))
-    if drawn.row_count:
-        _console(sys.stdout).print(drawn)
-    else:
-        note(none)
+    for row in cells:
+        drawn.add_row(*row)
+    console.print(drawn)
+
+
+def _least_width(columns: Sequence[str], cells: Sequence[Sequence[Text]]) -> int:
+    """Of a table that can be read: the first column whole, each other at least a word wide."""
+    widths = [max(map(cell_len, (name, *(row[at].plain for row in cells)))) for at, name in enumerate(columns)]
+    return widths[0] + sum(1 + min(width, _READABLE_WIDTH) for width in widths[1:])
 
 
 def details(pairs: Iterable[tuple[str, Any]]) -> None:
@@ -74,8 +92,9 @@ def details(pairs: Iterable[tuple[str, Any]]) -> None:
     drawn.add_column(style="bold", no_wrap=True)
     drawn.add_column(overflow="fold")
     for name, value in pairs:
-        if value is not None and value != "":
-            drawn.add_row(name, _cell(value))
+        cell = _cell(value)
+        if cell.plain:
+            drawn.add_row(name, cell)
     _console(sys.stdout).print(drawn)
 
 
