@@ -6,6 +6,7 @@ scheduler's chores are asked for several times a second.
 
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -133,7 +134,9 @@ class House:
         Returns:
             How many seconds it took.
         """
-        child, began_at = self._children[name], time.monotonic()
+        child = self._children[name]
+        wait_until(lambda: _catches(child.pid, signal.SIGTERM))  # before that, nothing is in hand
+        began_at = time.monotonic()
         for place, number in enumerate(numbers or (signal.SIGTERM,)):
             time.sleep(place)  # two in a row may be one Ctrl-C, which the terminal and `up` both tell
             child.send_signal(number)
@@ -305,6 +308,12 @@ class House:
     def books(self) -> Books:
         with self.database.read() as connection:
             return balance(connection, self.handed_over, arrivals(self.journal))
+
+
+def _catches(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal."""
+    [caught] = re.findall(r"^SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(caught, 16) >> (number - 1) & 1)
 
 
 def _state(pid: int) -> str:

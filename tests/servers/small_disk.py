@@ -28,11 +28,13 @@ class SmallDisk:
 
 
 @contextmanager
-def small_disk(path: Path) -> Iterator[SmallDisk]:
-    """A disk of 8 MB at `path`, which is made."""
+def small_disk(path: Path, *, megabytes: int = 8) -> Iterator[SmallDisk]:
+    """A disk at `path`, which is made."""
     path.mkdir()
     mounted = subprocess.run(
-        ["/usr/bin/mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(path)], capture_output=True, check=False
+        ["/usr/bin/mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(path)],
+        capture_output=True,
+        check=False,
     )
     if mounted.returncode:
         pytest.skip("a small disk can be made by root alone")
