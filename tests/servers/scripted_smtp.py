@@ -20,6 +20,7 @@ import hmac
 import json
 import os
 import secrets
+import select
 import socket
 import ssl
 import struct
@@ -353,6 +354,7 @@ class _Conversation:
         self._login: str | None = None
         self._encrypted = False
         self._cut = threading.Event()
+        self._turn = threading.Lock()  # TLS in two threads at once breaks: `say` comes from a test's
         self._forget()
 
     def _forget(self) -> None:
@@ -369,7 +371,7 @@ class _Conversation:
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def say(self, text: str) -> None:
-        self._socket.sendall(_wire(text))
+        self._send(_wire(text))
 
     def run(self) -> None:
         if self._server.implicit_tls:
@@ -514,9 +516,9 @@ class _Conversation:
             self._server.record(transaction)
         match fault:
             case None:
-                self._socket.sendall(_wire(usual))
+                self._send(_wire(usual))
             case Reply(text):
-                self._socket.sendall(_wire(text))
+                self._send(_wire(text))
                 if said.startswith("421"):
                     raise _GoneError
             case Drop() | Lost():
@@ -525,19 +527,19 @@ class _Conversation:
                 self._hang()
             case Wait(seconds):
                 self._cut.wait(seconds)
-                self._socket.sendall(_wire(usual))
+                self._send(_wire(usual))
             case Fragments():
                 for byte in _wire(usual):
-                    self._socket.sendall(bytes([byte]))
+                    self._send(bytes([byte]))
             case Extra(text):
-                self._socket.sendall(_wire(usual) + _wire(text))
+                self._send(_wire(usual) + _wire(text))
             case Closing(last_words):
-                self._socket.sendall(_wire(usual) + (_wire(last_words) if last_words else b""))
+                self._send(_wire(usual) + (_wire(last_words) if last_words else b""))
                 raise _GoneError
         return said
 
     def _ask(self, challenge: str) -> str:
-        self._socket.sendall(_wire(challenge))
+        self._send(_wire(challenge))
         return self._line()
 
     def _drop(self, way: Drop | Lost) -> None:
@@ -570,7 +572,7 @@ class _Conversation:
                 self._cut.wait()
                 raise _GoneError
             case Reply(text):  # the server gives up in the middle and says so
-                self._socket.sendall(_wire(text))
+                self._send(_wire(text))
                 raise _GoneError
         searched = 0
         while True:
@@ -587,8 +589,17 @@ class _Conversation:
         del self._buffer[:rest]
         return (b"\r\n" + content).replace(b"\r\n.", b"\r\n")[2:]
 
+    def _send(self, data: bytes) -> None:
+        with self._turn:
+            self._socket.sendall(data)
+
     def _read(self) -> None:
-        piece = self._socket.recv(_CONTENT_PIECE_BYTES)
+        if not (isinstance(self._socket, ssl.SSLSocket) and self._socket.pending()):
+            readable = select.poll()
+            readable.register(self._socket, select.POLLIN)
+            readable.poll()
+        with self._turn:
+            piece = self._socket.recv(_CONTENT_PIECE_BYTES)
         if not piece:
             raise _GoneError
         self._buffer += piece
@@ -603,7 +614,7 @@ class _Conversation:
             case Drop() as way:
                 self._drop(way)
             case Reply(text):
-                self._socket.sendall(_wire(text))
+                self._send(_wire(text))
                 raise _GoneError
         assert self._server.certificate is not None
         self._socket.getpeername()  # as in the client: wrap_socket leaves a socket unclosed after a reset

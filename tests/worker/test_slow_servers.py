@@ -191,7 +191,8 @@ def test_many_hanging_servers_do_not_starve_a_lane_that_is_well(house: House, si
     print(f"{HANGING} servers hang, 16 threads; others took: {found}; without them: {usual}")
     print(f"while they are tried for the first time: {while_they_are_tried}")
     assert while_they_are_tried.worst < STARVES_SECONDS
-    assert found.worst - usual.worst < 1
+    assert found.first < (1 if LONG else STARVES_SECONDS), "it comes after what was said about the others"
+    assert max(found.others) - usual.worst < 1
 
 
 def test_servers_that_hang_at_the_dot_do_not_starve_others(house: House) -> None:
