@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import ColumnElement, select
 
 from campaigns.books import arrivals
-from campaigns.house import House
+from campaigns.house import UNENDED, House
 from long_form import LONG
 from postroom.config import accounts as kept
 from postroom.config import pauses
@@ -120,8 +120,8 @@ class Meddling:
                 limits.changed(connection, account, free)
 
     def left(self) -> int:
-        """How many mails wait for a person."""
-        waits = mails.c.state.in_([MailState.FAILED, MailState.HELD])
+        """How many mails wait for a person, or have not ended: what was held a moment ago may be on its way now."""
+        waits = mails.c.state.in_([MailState.FAILED, MailState.HELD, *UNENDED])
         with self._house.database.read() as connection:
             query = select(mails.c.id).where(waits, mails.c.id.in_(self._house.handed_over))
             return len(connection.execute(query).all())
