@@ -37,6 +37,7 @@ from postroom.producer.errors import Refused, SettingsInvalid
 
 if TYPE_CHECKING:
     import alembic.config
+    import alembic.script
 
 _WRITES: Final = "postroom_writes"
 _BUSY_SECONDS: Final = 30
@@ -298,7 +299,6 @@ def migrate(url: str) -> None:
     Raises:
         Refused: it is of a newer release, or cannot hold every letter.
     """
-    _refuse_other_encodings(url)
     import alembic.command  # noqa: PLC0415 - workers need no Alembic
     from alembic.script.revision import ResolutionError  # noqa: PLC0415
     from alembic.util import CommandError  # noqa: PLC0415
@@ -314,27 +314,15 @@ def migrate(url: str) -> None:
         ) from None
 
 
-def _refuse_other_encodings(url: str) -> None:
-    if make_url(url).get_backend_name() != "postgresql":
-        return
-    database = Database(url, connections=1)
-    try:
-        with database.read() as connection:
-            encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
-    finally:
-        database.close()
-    if encoding != "UTF8":
-        raise Refused(
-            f"the database's encoding is {encoding}, which cannot hold every subject and name; "
-            "make one by: CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
-        )
+def _scripts(url: str) -> "alembic.script.ScriptDirectory":
+    import alembic.script  # noqa: PLC0415
+
+    return alembic.script.ScriptDirectory.from_config(_alembic(url))
 
 
 def newest_revision(url: str) -> str:
     """The revision that this release's code is written for."""
-    import alembic.script  # noqa: PLC0415
-
-    head = alembic.script.ScriptDirectory.from_config(_alembic(url)).get_current_head()
+    head = _scripts(url).get_current_head()
     if head is None:
         raise RuntimeError("this release carries no migrations")
     return head
@@ -342,7 +330,4 @@ def newest_revision(url: str) -> str:
 
 def is_of_newer_release(url: str, revision: str) -> bool:
     """Whether this release's code does not know a revision."""
-    import alembic.script  # noqa: PLC0415
-
-    scripts = alembic.script.ScriptDirectory.from_config(_alembic(url)).walk_revisions()
-    return revision not in {each.revision for each in scripts}
+    return revision not in {each.revision for each in _scripts(url).walk_revisions()}
