@@ -13,6 +13,8 @@ from functools import cache
 from multiprocessing import forkserver
 from pathlib import Path
 
+import pytest
+
 from campaigns.faults import plant
 from postroom.config.settings import load
 from postroom.worker.app import run_scheduler, run_worker
@@ -67,14 +69,9 @@ class Child:
 
 @cache
 def _start_forks() -> None:
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_TESTS), before)))  # for what is imported beforehand
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(_TESTS), prepend=os.pathsep)  # for what is imported beforehand
         forkserver.ensure_running()
-    finally:
-        del os.environ["PYTHONPATH"]
-        if before is not None:
-            os.environ["PYTHONPATH"] = before
 
 
 def _live(kind: str, name: str, faults: Sequence[str], environment: dict[str, str], folder: Path) -> None:
