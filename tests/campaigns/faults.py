@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery
-from sqlalchemy import bindparam, delete, update
+from sqlalchemy import delete, update
 
 from postroom.config import database
 from postroom.config.database import now
@@ -209,17 +209,20 @@ _PLANTS: dict[str, Callable[[Callable[[], None]], None]] = {
 
 def _without_fence() -> None:
     """A mark stands whoever claimed the mail meanwhile, and so does a record."""
-    ledger._MARK = (
-        update(mails)
-        .where(mails.c.id == bindparam("mail"), bindparam("held_claim").is_not(None))
-        .values(attempt_id=bindparam("attempt"), marked_at=now())
+    ledger._MARK = ledger._MARKS.statement(
+        lambda given: (
+            update(mails)
+            .where(mails.c.id == given.c.mail)
+            .values(attempt_id=given.c.attempt, marked_at=now())
+            .returning(mails.c.attempt_id)
+        )
     )
 
 
 def _without_mark() -> None:
     """The final dot goes without asking the database."""
     drain._Drain._permit = lambda self, turn: True  # type: ignore[method-assign]
-    ledger._mark = lambda connection, mark: True
+    ledger._mark = lambda connection, marks: {each.attempt_id for each in marks}
 
 
 def _without_inbox() -> None:

@@ -101,16 +101,20 @@ MAY_SEND: Final = and_(accounts.c.health == Health.OK, limits.OPEN, accounts.c.p
 """Whether the mail of a row of `accounts` that is active may be claimed now."""
 
 
+_READY = exists().where(mails.c.account_id == bindparam("account"), mails.c.ready == true())
+_PROBING = (accounts.c.health != Health.OK) & (accounts.c.probe_at <= now())
+_HELD = select(func.count()).select_from(slots).where(slots.c.account_id == bindparam("account")).scalar_subquery()
+_HAS_WORK = select(accounts.c.id).where(
+    accounts.c.id == bindparam("account"),
+    accounts.c.active,
+    (MAY_SEND & _READY) | _PROBING,
+    accounts.c.connections > _HELD,
+)
+
+
 def has_work(connection: Connection, account_id: UUID) -> bool:
     """Whether a drain of this account could do anything: a cheap look before it asks for a turn to write."""
-    ready = exists().where(mails.c.account_id == account_id, mails.c.ready == true())
-    sending = MAY_SEND & ready
-    probing = (accounts.c.health != Health.OK) & (accounts.c.probe_at <= now())
-    held = select(func.count()).select_from(slots).where(slots.c.account_id == account_id).scalar_subquery()
-    query = select(accounts.c.id).where(
-        accounts.c.id == account_id, accounts.c.active, sending | probing, held < accounts.c.connections
-    )
-    return connection.execute(query).first() is not None
+    return connection.execute(_HAS_WORK, {"account": account_id}).first() is not None
 
 
 def enter(connection: Connection, asked: Sequence[Enter]) -> list[Lane | None]:

@@ -16,4 +16,4 @@ def possible(*, now_settled: ColumnElement[object] | None = None) -> ColumnEleme
     counted = select(func.count()).where(attempts.c.mail_id == mails.c.id, may_have_left_one)
     if now_settled is not None:
         counted = counted.where(attempts.c.id != now_settled)
-    return counted.correlate(mails).scalar_subquery() + 1
+    return counted.correlate_except(attempts).scalar_subquery() + 1

@@ -5,26 +5,32 @@ The *mark* says that the final dot of an attempt may now go. It is durable befor
 a worker whose claim was taken away sends nothing more.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
     Boolean,
     Connection,
-    Insert,
+    Double,
+    FromClause,
+    Integer,
+    String,
     Update,
+    Uuid,
     bindparam,
     case,
     exists,
     func,
     insert,
     select,
-    true,
     update,
 )
 
 from postroom.config.database import now
+from postroom.config.rows import Rows
 from postroom.config.states import MailState, Outcome, RecipientState, Scope
 from postroom.config.tables import attempts, mails, recipients
 from postroom.worker import copies, erasing, lanes, lifetime, limits
@@ -86,39 +92,71 @@ class TurnDone:
 
 
 def turn(connection: Connection, turns: Sequence[Turn]) -> list[TurnDone]:
-    """Write outcomes and marks, in order."""
-    done = []
-    for each in turns:
-        settled = each.record is not None and _record(connection, each.record)
-        marked = each.mark is not None and _mark(connection, each.mark)
-        done.append(TurnDone(settled, marked))
-    return done
+    """Write the outcomes of all, then the marks of all."""
+    settled: set[UUID] = set()
+    for records in _apart([each.record for each in turns if each.record is not None]):
+        settled |= _record(connection, records)
+    marked = _mark(connection, [each.mark for each in turns if each.mark is not None])
+    return [
+        TurnDone(
+            settled=each.record is not None and each.record.attempt_id in settled,
+            marked=each.mark is not None and each.mark.attempt_id in marked,
+        )
+        for each in turns
+    ]
 
 
-_MARK = (
-    update(mails)
-    .where(mails.c.id == bindparam("mail"), mails.c.claim == bindparam("held_claim"))
-    .values(attempt_id=bindparam("attempt"), marked_at=now())
+def _apart(records: Sequence[Record]) -> Iterator[list[Record]]:
+    """Groups in order, in none of which there are two of one mail: a late one may come together with its next."""
+    group: dict[UUID, Record] = {}
+    for record in records:
+        if record.mail_id in group:
+            yield list(group.values())
+            group = {}
+        group[record.mail_id] = record
+    if group:
+        yield list(group.values())
+
+
+# Statements are built once: building one costs several times what running it does.
+
+_MARKS = Rows(mail=Uuid, held_claim=Uuid, attempt=Uuid)
+_MARK = _MARKS.statement(
+    lambda given: (
+        update(mails)
+        .where(mails.c.id == given.c.mail, mails.c.claim == given.c.held_claim)
+        .values(attempt_id=given.c.attempt, marked_at=now())
+        .returning(mails.c.attempt_id)
+    )
 )
 
 
-def _mark(connection: Connection, mark: Mark) -> bool:
-    marked = connection.execute(_MARK, {"mail": mark.mail_id, "held_claim": mark.claim, "attempt": mark.attempt_id})
-    return marked.rowcount == 1
+def _mark(connection: Connection, marks: Sequence[Mark]) -> set[UUID]:
+    if not marks:
+        return set()
+    rows = [(each.mail_id, each.claim, each.attempt_id) for each in marks]
+    marked = connection.execute(_MARK[connection.dialect.name], _MARKS.parameters(connection, rows))
+    return set(marked.scalars())
 
 
-def _record(connection: Connection, record: Record) -> bool:
-    """Write one attempt; one that is written already changes nothing. Returns whether it settled its mail."""
-    unsent = limits.counted(connection, [record.mail_id]) if record.outcome is Outcome.UNREACHED else []
-    if not _settle(connection, record, _SETTLE, held_claim=record.claim):
-        return _record_late(connection, record)
-    limits.give_back(connection, unsent)
-    _write_attempt(connection, record, _INSERT_ATTEMPT, doubled=False)
-    if not _write_recipients(connection, record, record.recipients):
-        _follow_recipients(connection, record.mail_id)
-    if record.next.choose:
-        lanes.place(connection, [record.mail_id])
-    return True
+def _record(connection: Connection, records: Sequence[Record]) -> set[UUID]:
+    """Write attempts of different mails; one that is written already changes nothing.
+
+    Returns:
+        The attempts that settled their mails.
+    """
+    unreached = [each.mail_id for each in records if each.outcome is Outcome.UNREACHED]
+    counted = limits.counted(connection, unreached) if unreached else []
+    settled_mails = _settle(connection, records, _SETTLE)
+    settled = [each for each in records if each.mail_id in settled_mails]
+    late = [each for each in records if each.mail_id not in settled_mails]
+    if settled:
+        limits.give_back(connection, [each for each in counted if each.mail_id in settled_mails])
+        _insert_attempts(connection, settled)
+        for mail_id in _write_recipients(connection, [(each, each.recipients) for each in settled]):
+            _follow_recipients(connection, mail_id)
+        lanes.place(connection, [each.mail_id for each in settled if each.next.choose])
+    return {each.attempt_id for each in [*settled, *(each for each in late if _record_late(connection, each))]}
 
 
 def _record_late(connection: Connection, record: Record) -> bool:
@@ -129,11 +167,12 @@ def _record_late(connection: Connection, record: Record) -> bool:
         return False  # nothing new; or the claim was taken away before the mark, or this record is written already
     if erasing.is_erased(connection, record.mail_id):
         record = _without_words(record)
-    settled = _settle(connection, record, _SETTLE_LATE, over=record.account_id)
-    accepted = [each for each in record.recipients if each.state is RecipientState.ACCEPTED]
+    counts_no_more = replace(record, next=replace(record.next, counts=False))  # it was counted when it was uncertain
+    settled = bool(_settle(connection, [counts_no_more], _SETTLE_LATE))
+    accepted = tuple(each for each in record.recipients if each.state is RecipientState.ACCEPTED)
     doubled = bool(accepted) and not settled and _is_overtaken(connection, record)
-    _write_attempt(connection, record, _UPDATE_ATTEMPT, doubled=doubled)
-    _write_recipients(connection, record, record.recipients if settled else accepted)
+    _update_attempt(connection, record, doubled=doubled)
+    _write_recipients(connection, [(record, record.recipients if settled else accepted)])
     if _follow_recipients(connection, record.mail_id):
         return True
     if settled and record.next.choose:
@@ -147,55 +186,82 @@ def _without_words(record: Record) -> Record:
     return replace(record, reply=erasing.code_of(record.reply), recipients=told)
 
 
-# Statements are built once: building one costs several times what running it does.
-
-_STEP = (
-    update(mails)
-    .where(mails.c.id == bindparam("mail"))
-    .values(
-        state=bindparam("new_state"),
-        reason=bindparam("new_reason"),
-        ready=bindparam("now_ready"),
-        due_at=case((bindparam("waits", type_=Boolean) == true(), now(bindparam("due_in_seconds")))),
-        held_at=case((bindparam("holds", type_=Boolean) == true(), now())),
-        ended_at=case((bindparam("ends", type_=Boolean) == true(), now())),
-        attempts=mails.c.attempts + bindparam("counted"),
-        claim=None,
-        claimed_at=None,
-        marked_at=None,
-    )
-)
-_IS_WRITTEN = exists().where(attempts.c.id == bindparam("attempt"))
-_SETTLE = _STEP.where(mails.c.claim == bindparam("held_claim"), ~_IS_WRITTEN)
-_SETTLE_LATE = _STEP.where(mails.c.attempt_id == bindparam("attempt"), may(Step.LATE_REPLY)).values(
-    account_id=bindparam("over"),  # held, it has none; if this one can send no more, it is chosen anew
-    copies_possible=copies.possible(now_settled=bindparam("attempt")),
-    expires_at=lifetime.with_held_time(),
+_STEPS = Rows(
+    mail=Uuid,
+    held_claim=Uuid,
+    attempt=Uuid,
+    over=Uuid,
+    new_state=String,
+    new_reason=String,
+    now_ready=Boolean,
+    due_in_seconds=Double,
+    counted=Integer,
 )
 
 
-def _settle(connection: Connection, record: Record, statement: Update, **more: UUID) -> bool:
-    step = record.next
-    late = statement is _SETTLE_LATE
-    if step.state not in WAYS[Step.LATE_REPLY if late else Step.ATTEMPT].to:
-        raise ValueError(f"an attempt cannot leave its mail {step.state}")
-    changed = connection.execute(
-        statement,
-        {
-            "mail": record.mail_id,
-            "attempt": record.attempt_id,
-            "new_state": step.state,
-            "new_reason": step.reason,
-            "now_ready": step.due_in_seconds == 0,
-            "waits": step.due_in_seconds is not None or step.choose,
-            "due_in_seconds": step.due_in_seconds or 0.0,
-            "holds": step.state is MailState.HELD,
-            "ends": step.state in ENDED,
-            "counted": int(step.counts and not late),  # it was counted when it was noted as uncertain
-            **more,
-        },
+def _stepping(given: FromClause) -> Update:
+    return (
+        update(mails)
+        .where(mails.c.id == given.c.mail)
+        .values(
+            state=given.c.new_state,
+            reason=given.c.new_reason,
+            ready=given.c.now_ready,
+            due_at=case((given.c.due_in_seconds.is_not(None), now(given.c.due_in_seconds))),
+            held_at=case((given.c.new_state == MailState.HELD, now())),
+            ended_at=case((given.c.new_state.in_(sorted(ENDED)), now())),
+            attempts=mails.c.attempts + given.c.counted,
+            claim=None,
+            claimed_at=None,
+            marked_at=None,
+        )
+        .returning(mails.c.id)
     )
-    return changed.rowcount == 1
+
+
+def _settling(given: FromClause) -> Update:
+    is_written = exists().where(attempts.c.id == given.c.attempt)
+    return _stepping(given).where(mails.c.claim == given.c.held_claim, ~is_written)
+
+
+def _settling_late(given: FromClause) -> Update:
+    return (
+        _stepping(given)
+        .where(mails.c.attempt_id == given.c.attempt, may(Step.LATE_REPLY))
+        .values(
+            account_id=given.c.over,  # held, it has none; if this one can send no more, it is chosen anew
+            copies_possible=copies.possible(now_settled=given.c.attempt),
+            expires_at=lifetime.with_held_time(),
+        )
+    )
+
+
+_SETTLE = _STEPS.statement(_settling)
+_SETTLE_LATE = _STEPS.statement(_settling_late)
+
+
+def _settle(connection: Connection, records: Sequence[Record], statement: dict[str, Any]) -> set[UUID]:
+    """Let mails take the steps that their attempts decided; answers with those that did."""
+    way = WAYS[Step.LATE_REPLY if statement is _SETTLE_LATE else Step.ATTEMPT]
+    wrong = {each.next.state for each in records} - way.to
+    if wrong:
+        raise ValueError(f"an attempt cannot leave its mail {wrong}")
+    rows = [
+        (
+            each.mail_id,
+            each.claim,
+            each.attempt_id,
+            each.account_id,
+            each.next.state,
+            each.next.reason,
+            each.next.due_in_seconds == 0,
+            0.0 if each.next.choose and each.next.due_in_seconds is None else each.next.due_in_seconds,
+            int(each.next.counts),
+        )
+        for each in records
+    ]
+    changed = connection.execute(statement[connection.dialect.name], _STEPS.parameters(connection, rows))
+    return set(changed.scalars())
 
 
 _NOTED = select(attempts.c.outcome).where(attempts.c.id == bindparam("attempt"))
@@ -238,69 +304,82 @@ def _follow_recipients(connection: Connection, mail_id: UUID) -> bool:
     return connection.execute(_FOLLOW_RECIPIENTS, {"mail": mail_id}).rowcount == 1
 
 
-_INSERT_ATTEMPT = insert(attempts).values(started_at=now(bindparam("began_seconds")))
+_ATTEMPTS = Rows(
+    id=Uuid,
+    mail_id=Uuid,
+    account_id=Uuid,
+    claim=Uuid,
+    duration_seconds=Double,
+    outcome=String,
+    scope=String,
+    rule=String,
+    reply=String,
+    enhanced_status_code=String,
+    doubled=Boolean,
+)
+_INSERT_ATTEMPTS = _ATTEMPTS.statement(
+    lambda given: insert(attempts).from_select(
+        ["started_at", *given.c.keys()], select(now(-given.c.duration_seconds), *given.c)
+    )
+)
+_FOUND = ("duration_seconds", "outcome", "scope", "rule", "reply", "enhanced_status_code", "doubled")
 _UPDATE_ATTEMPT = (
     update(attempts)
     .where(attempts.c.id == bindparam("attempt"))
-    .values(
-        {
-            name: bindparam(f"new_{name}")
-            for name in ("duration_seconds", "outcome", "scope", "rule", "reply", "enhanced_status_code", "doubled")
-        }
+    .values({name: bindparam(f"new_{name}") for name in _FOUND})
+)
+
+
+def _insert_attempts(connection: Connection, records: Sequence[Record]) -> None:
+    rows = [
+        (each.attempt_id, each.mail_id, each.account_id, each.claim, *_found(each, doubled=False)) for each in records
+    ]
+    connection.execute(_INSERT_ATTEMPTS[connection.dialect.name], _ATTEMPTS.parameters(connection, rows))
+
+
+def _update_attempt(connection: Connection, record: Record, *, doubled: bool) -> None:
+    found = {f"new_{name}": value for name, value in zip(_FOUND, _found(record, doubled=doubled), strict=True)}
+    connection.execute(_UPDATE_ATTEMPT, {"attempt": record.attempt_id, **found})
+
+
+def _found(record: Record, *, doubled: bool) -> tuple[Any, ...]:
+    return (
+        record.duration_seconds,
+        record.outcome,
+        record.scope,
+        record.rule,
+        record.reply,
+        record.enhanced_status_code,
+        doubled,
+    )
+
+
+_RECIPIENTS = Rows(mail=Uuid, at=Integer, new_state=String, new_reply=String, new_code=String)
+_WRITE_RECIPIENTS = _RECIPIENTS.statement(
+    lambda given: (
+        update(recipients)
+        .where(
+            recipients.c.mail_id == given.c.mail,
+            recipients.c.position == given.c.at,
+            recipients.c.state != RecipientState.ACCEPTED,  # by the reply to an earlier attempt, that came late
+        )
+        .values(state=given.c.new_state, reply=given.c.new_reply, enhanced_status_code=given.c.new_code)
+        .returning(recipients.c.mail_id)
     )
 )
 
 
-def _write_attempt(connection: Connection, record: Record, statement: Insert | Update, *, doubled: bool) -> None:
-    found = {
-        "duration_seconds": record.duration_seconds,
-        "outcome": record.outcome,
-        "scope": record.scope,
-        "rule": record.rule,
-        "reply": record.reply,
-        "enhanced_status_code": record.enhanced_status_code,
-        "doubled": doubled,
-    }
-    if statement is _UPDATE_ATTEMPT:
-        renamed = {f"new_{name}": value for name, value in found.items()}
-        connection.execute(statement, {"attempt": record.attempt_id, **renamed})
-        return
-    identity = {
-        "id": record.attempt_id,
-        "mail_id": record.mail_id,
-        "account_id": record.account_id,
-        "claim": record.claim,
-        "began_seconds": -record.duration_seconds,
-    }
-    connection.execute(statement, {**identity, **found})
-
-
-_RECIPIENT = (
-    update(recipients)
-    .where(
-        recipients.c.mail_id == bindparam("mail"),
-        recipients.c.position == bindparam("at"),
-        recipients.c.state != RecipientState.ACCEPTED,  # by the reply to an earlier attempt, that came late
-    )
-    .values(state=bindparam("new_state"), reply=bindparam("new_reply"), enhanced_status_code=bindparam("new_code"))
-)
-
-
-def _write_recipients(connection: Connection, record: Record, them: Sequence[RecipientRecord]) -> bool:
-    """Write outcomes of recipients; whether none of them had been accepted before."""
-    if not them:
-        return True
-    written = connection.execute(
-        _RECIPIENT,
-        [
-            {
-                "mail": record.mail_id,
-                "at": recipient.position,
-                "new_state": recipient.state,
-                "new_reply": recipient.reply,
-                "new_code": recipient.enhanced_status_code,
-            }
-            for recipient in them
-        ],
-    )
-    return written.rowcount == len(them)
+def _write_recipients(
+    connection: Connection, outcomes: Sequence[tuple[Record, Sequence[RecipientRecord]]]
+) -> list[UUID]:
+    """Write outcomes of recipients; answers with the mails of which some had been accepted before."""
+    rows = [
+        (record.mail_id, each.position, each.state, each.reply, each.enhanced_status_code)
+        for record, them in outcomes
+        for each in them
+    ]
+    if not rows:
+        return []
+    statement = _WRITE_RECIPIENTS[connection.dialect.name]
+    written = Counter(connection.execute(statement, _RECIPIENTS.parameters(connection, rows)).scalars())
+    return [record.mail_id for record, them in outcomes if written[record.mail_id] < len(them)]

@@ -199,6 +199,7 @@ def as_of_now(connection: Connection, found: Sequence[Account]) -> list[Account]
 class Counted:
     """A claimed mail that was counted against limits of its account."""
 
+    mail_id: UUID
     account_id: UUID
     claimed_at: datetime
     recipients: int
@@ -206,6 +207,7 @@ class Counted:
 
 _COUNTED = (
     select(
+        mails.c.id,
         mails.c.account_id,
         mails.c.claimed_at,
         PENDING.label("pending"),
@@ -236,7 +238,7 @@ _LESS = (
 def counted(connection: Connection, mail_ids: Iterable[UUID]) -> list[Counted]:
     """What is counted for claimed mails; read before their claims end."""
     rows = connection.execute(_COUNTED, {"ids": list(mail_ids)})
-    return [Counted(row.account_id, row.claimed_at, row.pending) for row in rows]
+    return [Counted(row.id, row.account_id, row.claimed_at, row.pending) for row in rows]
 
 
 def give_back(connection: Connection, unsent: Sequence[Counted]) -> None:
