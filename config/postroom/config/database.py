@@ -6,6 +6,7 @@ than SQLite's busy handler. Readers never take it (WAL).
 
 import fcntl
 import os
+import select
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from sqlalchemy import (
     cast,
     create_engine,
     event,
+    exc,
     literal,
     make_url,
     types,
@@ -202,10 +204,9 @@ class Database:
             if parsed.drivername == "postgresql":
                 parsed = parsed.set(drivername="postgresql+psycopg")
             ours = {name: value for name, value in _CONNECTION.items() if name not in parsed.query}
-            self.engine = create_engine(
-                parsed.update_query_dict(ours), pool_size=connections, max_overflow=0, pool_pre_ping=True
-            )
+            self.engine = create_engine(parsed.update_query_dict(ours), pool_size=connections, max_overflow=0)
             event.listen(self.engine, "connect", _bound_session)
+            event.listen(self.engine, "checkout", _refuse_ended)
             event.listen(self.engine, "handle_error", leave_connection)
         self._closed = False
         event.listen(self.engine, "checkin", self._given_back)
@@ -263,6 +264,16 @@ def _bound_session(connection: Any, _record: Any) -> None:
     settings = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _BOUNDED_SESSION.items())
     connection.execute(f"SELECT {settings}")
     connection.autocommit = False
+
+
+def _refuse_ended(connection: Any, _record: Any, _proxy: Any) -> None:
+    """Have a connection made anew that the server has ended: there is something to read from it. To ask the server each
+    time, as `pool_pre_ping` does, costs as much as a statement.
+    """
+    waits = select.poll()
+    waits.register(connection.fileno(), select.POLLIN)
+    if waits.poll(0):
+        raise exc.DisconnectionError
 
 
 def _set_up_sqlite(engine: Engine) -> None:
