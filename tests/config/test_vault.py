@@ -9,7 +9,7 @@ import pytest
 from postroom.config.settings import Settings
 from postroom.config.vault import FrontKey, Ring, keygen, public_key
 from postroom.producer.errors import CannotOpen, KeyUnusable
-from postroom.producer.sealing import PublicKey
+from postroom.producer.sealing import PublicKey, Sealer, box_key_id
 
 
 @pytest.fixture
@@ -76,6 +76,13 @@ def test_all_keys_of_a_ring_open_and_the_newest_seals(settings: Settings, tmp_pa
     ring = Ring.load(settings.ring_file)
     assert ring.public == PublicKey.load(newer.public_file)
     assert ring.open(old.seal(b"x", b"me"), b"me") == ring.open(ring.public.seal(b"x", b"me"), b"me") == b"x"
+    letter = ring.seal(b"x", b"letter")
+    assert box_key_id(letter) == ring.public.key_id
+    assert ring.open(letter, b"letter") == ring.open(Sealer(old).seal(b"x", b"letter"), b"letter") == b"x"
+    with pytest.raises(CannotOpen, match="sealed for something else"):
+        ring.open(letter, b"another letter")
+    with pytest.raises(CannotOpen, match="not in the private ring"):
+        Ring.load(newer.ring_file).open(Sealer(old).seal(b"x", b"letter"), b"letter")
 
 
 def test_a_key_that_is_not_in_the_ring_is_named(settings: Settings, tmp_path: Path) -> None:
@@ -90,7 +97,8 @@ def test_a_key_that_is_not_in_the_ring_is_named(settings: Settings, tmp_path: Pa
 def test_nothing_secret_shows_in_a_repr(settings: Settings) -> None:
     keygen(settings)
     ring, front = Ring.load(settings.ring_file), FrontKey.load(settings.front_file)
-    shown = repr(ring) + repr(front) + str(ring)
+    ring.seal(b"x", b"me")
+    shown = repr(ring) + repr(front) + str(ring) + repr(ring.keys)
     for path in (settings.ring_file, settings.front_file):
         assert path.read_text().split()[1][:20] not in shown
     assert repr(front.secret) not in shown

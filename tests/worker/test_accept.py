@@ -96,6 +96,25 @@ def test_a_job_of_a_newer_version_stays_for_a_newer_worker(house: House) -> None
     assert house.process.redis.hexists(names.INBOX, str(mail_id))
 
 
+def test_a_box_of_a_newer_release_stays_for_a_newer_worker(house: House) -> None:
+    good, newer = house.enqueue(), uuid7()
+    house.process.redis.hset(names.INBOX, str(newer), b"PR3" + bytes(100))
+    house.accept(newer, good)
+    assert rejected(house) == []
+    assert house.state(good) == ("held", "no_account")
+    assert house.process.redis.hkeys(names.INBOX) == [str(newer).encode()]
+    assert not house.process.redis.exists("postroom:inbox:hand")
+
+
+def test_a_job_of_an_older_producer_is_taken(house: House) -> None:
+    mail_id = uuid7()
+    lay(house, job(id=str(mail_id)), mail_id)
+    box: Any = house.process.redis.hget(names.INBOX, str(mail_id))
+    assert box.startswith(b"PR1")
+    house.accept(mail_id)
+    assert house.state(mail_id) == ("held", "no_account")
+
+
 def test_one_bad_job_does_not_stop_its_batch(house: House) -> None:
     good = [house.enqueue() for _ in range(3)]
     bad = lay(house, b"garbage")

@@ -12,23 +12,24 @@ import os
 import secrets
 import stat
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from postroom.config.settings import Settings
 from postroom.producer.errors import CannotOpen, KeyUnusable
-from postroom.producer.sealing import PublicKey, box_key_id, open_box
+from postroom.producer.sealing import PrivateKey, PublicKey, Sealer, box_key_id
 
 _PRIVATE_PREFIX = "postroom-private-key-1"
 _FRONT_PREFIX = "postroom-front-key-1"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ring:
     """The private keys by id. All open; the last of the file seals."""
 
-    keys: dict[bytes, X25519PrivateKey] = field(repr=False)
+    keys: dict[bytes, PrivateKey] = field(repr=False)
 
     @classmethod
     def load(cls, path: Path) -> "Ring":
@@ -37,10 +38,10 @@ class Ring:
         Raises:
             KeyUnusable: the file is missing, malformed, or open to other users.
         """
-        keys: dict[bytes, X25519PrivateKey] = {}
+        keys: dict[bytes, PrivateKey] = {}
         for line in _read_secret(path).splitlines():
-            private = X25519PrivateKey.from_private_bytes(_decode(path, line, _PRIVATE_PREFIX))
-            keys[PublicKey.of(private).key_id] = private
+            private = PrivateKey(X25519PrivateKey.from_private_bytes(_decode(path, line, _PRIVATE_PREFIX)))
+            keys[private.public.key_id] = private
         if not keys:
             raise KeyUnusable(f"{path}: holds no key; restore it from its backup")
         return cls(keys)
@@ -48,19 +49,28 @@ class Ring:
     @property
     def public(self) -> PublicKey:
         """The public key of the newest private key."""
-        return PublicKey.of(next(reversed(self.keys.values())))
+        return next(reversed(self.keys.values())).public
+
+    def seal(self, plaintext: bytes, identity: bytes) -> bytes:
+        """Seal a letter for one identity with the newest key."""
+        return self._sealer.seal(plaintext, identity)
+
+    @cached_property
+    def _sealer(self) -> Sealer:
+        return Sealer(self.public)
 
     def open(self, box: bytes, identity: bytes) -> bytes:
         """Open a sealed box that was made for exactly this identity.
 
         Raises:
+            NewerBox: a newer release sealed it.
             CannotOpen: sealed with a key not in this ring, for another identity, or changed on the way.
         """
         key_id = box_key_id(box)
         private = self.keys.get(key_id)
         if private is None:
             raise CannotOpen(f"sealed with key {key_id.hex()}, which is not in the private ring (POSTROOM_KEYS_FILE)")
-        return open_box(private, box, identity)
+        return private.open(box, identity)
 
 
 @dataclass(frozen=True, slots=True)

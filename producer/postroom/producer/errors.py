@@ -7,6 +7,7 @@ PostroomError
 ├── BrokerUnavailable   (ConnectionError)  Redis did not take the job in time
 ├── KeyUnusable         (ValueError)       a key file or key is missing, malformed, or readable by others
 ├── CannotOpen          (ValueError)       a sealed box does not open with this ring and this identity
+│   └── NewerBox                           it is of a version that this release does not know
 ├── SettingsInvalid     (ValueError)       a setting is wrong; the message names it
 ├── MissingExtra        (ImportError)      a part is not installed; the message says which extra brings it
 └── Refused             (RuntimeError)     a request was refused and nothing was changed
@@ -54,6 +55,10 @@ class KeyUnusable(PostroomError, ValueError):
 
 class CannotOpen(PostroomError, ValueError):
     """A sealed box does not open: another key, another row or server, or changed on the way."""
+
+
+class NewerBox(CannotOpen):
+    """A sealed box was made by a newer release; a job waits for a worker that knows its version."""
 
 
 class SettingsInvalid(PostroomError, ValueError):

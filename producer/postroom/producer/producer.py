@@ -23,7 +23,7 @@ from postroom.producer.broker import redis_client
 from postroom.producer.errors import BrokerUnavailable, KeyUnusable, MailTooLarge, SettingsInvalid
 from postroom.producer.mail import Mail, Template, check_producer
 from postroom.producer.nudge import Nudger
-from postroom.producer.sealing import PublicKey
+from postroom.producer.sealing import PublicKey, Sealer
 from postroom.producer.surroundings import setting
 
 _BATCH: Final = 100
@@ -86,7 +86,7 @@ class Producer:
         data_dir = Path(setting("POSTROOM_DATA_DIR") or "postroom-data").expanduser()
         self.name = name
         self._url = broker_url or setting("POSTROOM_BROKER_URL") or names.local_broker_url(data_dir)
-        self._public_key = _public_key(public_key, data_dir)
+        self._sealer = Sealer(_public_key(public_key, data_dir))
         self._timeout_seconds = timeout_seconds
         self._job_limit_bytes = job_limit_bytes or _limit_in_force()
         self._connected: _Connected | None = self._connect()
@@ -162,7 +162,7 @@ class Producer:
                 f"the mail's job has {len(job):,} bytes, and the limit is {self._job_limit_bytes:,} "
                 "(POSTROOM_JOB_LIMIT_BYTES); send a link instead of a large attachment"
             )
-        return _Job(mail.id, self._public_key.seal(job, names.inbox_identity(mail.id)), mail.template)
+        return _Job(mail.id, self._sealer.seal(job, names.inbox_identity(mail.id)), mail.template)
 
     def _hand_over(self, batch: Sequence[_Job]) -> list[UUID]:
         connected = self._connected

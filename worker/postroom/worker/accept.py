@@ -23,7 +23,7 @@ from postroom.config.database import insert_new, now
 from postroom.config.states import HeldReason, MailState, OnUncertain, PriorityRank, RecipientState
 from postroom.config.tables import letters, mails, recipients, rejects
 from postroom.producer import names
-from postroom.producer.errors import CannotOpen, InvalidMail, NewerJob
+from postroom.producer.errors import CannotOpen, InvalidMail, NewerBox, NewerJob
 from postroom.producer.identifiers import uuid7
 from postroom.producer.mail import Address, Mail, address_key
 from postroom.worker import turns
@@ -143,7 +143,7 @@ def _open(process: Process, batch: Sequence[Waiting]) -> tuple[list[_Opened], li
             _check_id(mail, waiting)
             body_hash = process.front_key.hash("body", mail.body())
             opened.append(_Opened(waiting, mail, body_hash, _from(mail)))
-        except NewerJob as newer:
+        except (NewerJob, NewerBox) as newer:
             log.warning("a job is left for a newer worker", mail=str(waiting.mail_id), why=str(newer))
         except (CannotOpen, InvalidMail) as error:
             rejected.append(_Rejected(waiting, str(error), mail.producer if mail else None))
@@ -217,7 +217,7 @@ def _insert(process: Process, connection: Connection, opened: Sequence[_Opened])
 
 
 def _sealed(process: Process, letter: Letter, mail_id: UUID) -> bytes:
-    return process.ring.public.seal(letter.to_content(), letter_identity(mail_id))
+    return process.ring.seal(letter.to_content(), letter_identity(mail_id))
 
 
 def _give_turns(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
