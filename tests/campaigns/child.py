@@ -17,7 +17,8 @@ import pytest
 
 from campaigns.faults import plant
 from postroom.config.settings import load
-from postroom.worker.app import run_scheduler, run_worker
+from postroom.worker.app import run_worker
+from postroom.worker.scheduler import run_scheduler
 
 _PR_SET_PDEATHSIG = 1
 _FORKS = multiprocessing.get_context("forkserver")

@@ -247,7 +247,7 @@ def _without_lease() -> None:
         return usual(process)
 
     leases.leases = hasty
-    app.CHORES["leases"] = (hasty, app.CHORES["leases"][1])
+    app.CHORES["leases"] = hasty
 
 
 _WITHOUT: dict[str, Callable[[], None]] = {

@@ -37,7 +37,7 @@ from postroom.config.vault import keygen, public_key
 from postroom.producer import BrokerUnavailable, Mail, Producer, names
 from postroom.producer.broker import celery_url
 from postroom.producer.identifiers import uuid7
-from postroom.worker.app import chore_task
+from postroom.worker.celery_app import chore_task
 from servers.command import wait_until
 from servers.redis_server import RedisServer
 from servers.scripted_smtp import ScriptedSMTP

@@ -143,7 +143,7 @@ def live(house: House, smtp: ScriptedSMTP) -> None:
         house.take(from_="limited@shop.example")
         house.drain(limited)
     house.change("mails", old, ended_at=datetime.now(UTC) - timedelta(days=91))
-    for chore, _ in CHORES.values():
+    for chore in CHORES.values():
         chore(house.process)
     assert house.show(old)["erased_at"] is not None
     pause_and_resume(house)

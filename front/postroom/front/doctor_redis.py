@@ -11,7 +11,7 @@ from postroom.config.settings import Settings
 from postroom.front.doctor_checks import Finding
 from postroom.producer import names
 from postroom.producer.broker import redis_client
-from postroom.worker.app import CHORES, QUEUES, last_run_key
+from postroom.worker.celery_app import CHORE_PERIODS_SECONDS, QUEUES, last_run_key
 
 SEE_REDIS: Final = "Start `postroom up`; if Redis is not its own, look at the one of POSTROOM_BROKER_URL"
 _FULL: Final = (
@@ -113,9 +113,9 @@ def scheduler_lives(_settings: Settings, client: redis.Redis) -> Finding:
             action = "Start `postroom up`, or `postroom scheduler` alone; chores need worker_care as well"
             return Finding(False, what, action)
         time.sleep(0.1)
-    ages = {chore: passed for chore in CHORES if (passed := _since_last(client, chore)) is not None}
+    ages = {chore: passed for chore in CHORE_PERIODS_SECONDS if (passed := _since_last(client, chore)) is not None}
     told = ", ".join(f"{chore} {passed:.0f} s" for chore, passed in ages.items())
-    if late := [chore for chore, passed in ages.items() if passed > 3 * CHORES[chore][1] + _CHORE_SECONDS]:
+    if late := [chore for chore, passed in ages.items() if passed > 3 * CHORE_PERIODS_SECONDS[chore] + _CHORE_SECONDS]:
         action = f"Read the care worker's log: {', '.join(late)} fail there"
         return Finding(False, f"some chores ended long ago: {told}", action)
     return Finding(True, f"the last chore ran {age:.0f} s ago; each: {told}")

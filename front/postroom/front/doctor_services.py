@@ -18,7 +18,7 @@ from postroom.front import doctor_ledger, flower
 from postroom.front.doctor_checks import Finding
 from postroom.front.doctor_redis import ANSWER_SECONDS, silent
 from postroom.producer.broker import redis_client
-from postroom.worker.app import QUEUES, RING_KEY, make_app
+from postroom.worker.celery_app import QUEUES, RING_KEY, make_celery
 
 SEE_DATABASE: Final = "Look at the database of POSTROOM_DATABASE_URL"
 _MIGRATE: Final = "Run `postroom migrate`; `postroom up` does so at its start"
@@ -157,7 +157,7 @@ def workers_answer(settings: Settings) -> tuple[Finding, ...]:
 
 def _nodes_by_queue(settings: Settings) -> dict[str, list[str]]:
     """Queue → names of the workers that take from it. Where there is one of each kind, the first answers will do."""
-    with make_app(settings) as app:
+    with make_celery(settings) as app:
         found: dict[str, list[str]] = {}
         for most in (len(QUEUES), None):
             replies = app.control.inspect(timeout=ANSWER_SECONDS, limit=most).active_queues() or {}

@@ -105,13 +105,13 @@ def run(settings: Settings) -> None:
         from flower.urls import settings as web_settings  # noqa: PLC0415
     except ImportError:
         raise MissingExtra("Flower is not installed: pip install 'postroom[front]'") from None
-    from postroom.worker.app import make_app  # noqa: PLC0415
+    from postroom.worker.celery_app import make_celery  # noqa: PLC0415
 
     options.basic_auth = [auth]
     options.address, options.port = settings.flower_address
     options.logging = "none"  # tornado's own set-up of the root logger
     logging.getLogger("flower.inspector").setLevel(logging.ERROR)  # it asks before the workers are up, and asks again
-    flower = Flower(capp=make_app(settings), options=options, **web_settings)
+    flower = Flower(capp=make_celery(settings), options=options, **web_settings)
     flower.start_http_server()
 
     def leave(_number: int, _frame: FrameType | None) -> None:

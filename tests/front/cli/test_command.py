@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from postroom.producer import names
-from postroom.worker.app import CHORES, chore_task
+from postroom.worker.app import CHORES
+from postroom.worker.celery_app import CHORE_PERIODS_SECONDS, chore_task
 from servers.aiosmtpd_server import AiosmtpdServer
 from servers.certificates import Certificates
 from servers.command import Command
@@ -48,4 +49,7 @@ def test_an_account_is_added_by_a_real_worker_and_listed(mailbox: AiosmtpdServer
 
 def test_the_nudge_for_held_mail_names_the_chore() -> None:
     assert chore_task("release") == names.TASK_RELEASE
-    assert "release" in CHORES
+
+
+def test_each_chore_has_its_time() -> None:
+    assert CHORES.keys() == CHORE_PERIODS_SECONDS.keys()

@@ -23,7 +23,7 @@ from postroom.front.doctor_checks import Finding
 from postroom.producer import names
 from postroom.producer.identifiers import uuid7
 from postroom.producer.sealing import PublicKey
-from postroom.worker.app import CHORES, RING_KEY, last_run_key
+from postroom.worker.celery_app import CHORE_PERIODS_SECONDS, RING_KEY, last_run_key
 from servers.redis_server import RedisServer
 
 Examine = Callable[[Settings], Report]
@@ -276,7 +276,7 @@ def test_a_full_redis_breaks_the_question_to_the_workers_and_the_advice_fits(
 def test_a_chore_that_fails_while_others_run(settings: Settings, redis_server: RedisServer) -> None:
     patient = with_(settings, broker_url=redis_server.url)
     with redis_server.client() as client:
-        for chore in CHORES:
+        for chore in CHORE_PERIODS_SECONDS:
             client.set(last_run_key(chore), time.time())
         assert "leases 0 s" in doctor_redis.scheduler_lives(patient).message
         client.set(last_run_key("leases"), time.time() - 300)

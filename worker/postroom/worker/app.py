@@ -1,4 +1,4 @@
-"""The Celery app: its three queues and their tasks, the scheduler's chores, and how each kind of worker is started.
+"""The workers: the tasks of the three queues, and how each kind of worker is started.
 
 A task's arguments say where work is and never what it is. A task that fails tells Celery, and so Flower, only the kind
 of its error: a message or a traceback could hold an address.
@@ -12,22 +12,23 @@ import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, Literal
+from typing import Any, Final
 from uuid import UUID
 
 import redis
 import structlog
 from celery import Celery, signals
 from celery.exceptions import Ignore, SecurityWarning
+from celery.utils.nodenames import gethostname, nodename
 
 from postroom.config import settings as configuration
 from postroom.config.away import is_away
 from postroom.config.settings import Settings
 from postroom.producer import names
-from postroom.producer.broker import celery_url
 from postroom.producer.errors import PostroomError, Refused
 from postroom.worker import logs
 from postroom.worker.accept import accept
+from postroom.worker.celery_app import QUEUES, RING_KEY, Kind, chore_task, last_run_key, make_celery
 from postroom.worker.chores.due import due
 from postroom.worker.chores.erase import erase
 from postroom.worker.chores.expire import expire
@@ -44,34 +45,19 @@ from postroom.worker.process import Process
 from postroom.worker.room import wait_for_room
 from postroom.worker.verify import verify
 
-Kind = Literal["accept", "drain", "care"]
-
-QUEUES: Final[dict[Kind, str]] = {
-    "accept": names.QUEUE_ACCEPT,
-    "drain": names.QUEUE_DRAIN,
-    "care": names.QUEUE_CARE,
+CHORES: Final[dict[str, Callable[[Process], int]]] = {
+    "strays": strays,
+    "leases": leases,
+    "due": due,
+    "release": release,
+    "probe": probe,
+    "expire": expire,
+    "erase": erase,
+    "prune": prune,
 }
-
-CHORES: Final[dict[str, tuple[Callable[[Process], int], float]]] = {
-    "strays": (strays, 10.0),
-    "leases": (leases, 5.0),
-    "due": (due, 1.0),
-    "release": (release, 2.0),
-    "probe": (probe, 5.0),
-    "expire": (expire, 30.0),
-    "erase": (erase, 60.0),
-    "prune": (prune, 300.0),
-}
-"""Each chore with its period in seconds."""
-
-RING_KEY: Final = "postroom:ring"
-"""Redis key of the ids of the keys in the private ring, as the worker that started last told them."""
 
 _ACCEPT_THREADS: Final = 2
 _CARE_THREADS: Final = 16
-_SOFT_STOP_SECONDS: Final = 10
-_CHORE_LIVES_SECONDS: Final = 30.0
-"""For so long a worker takes a chore that was asked for: by then the two clocks may differ."""
 _SECOND_SIGINT_SECONDS: Final = 0.5
 
 log = structlog.get_logger(__name__)
@@ -81,65 +67,13 @@ class TaskFailed(PostroomError):
     """A task failed; the worker's log says where."""
 
 
-def chore_task(name: str) -> str:
-    """The task name of a chore."""
-    return f"postroom.chore.{name}"
-
-
-def last_run_key(chore: str) -> str:
-    """Redis key of the Unix time at which a chore last ended."""
-    return f"postroom:chore:{chore}:at"
-
-
 def make_app(settings: Settings) -> Celery:
-    """The Celery app for these settings. Nothing is connected to yet."""
-    for name in ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "CELERY_RESULT_BACKEND"):
-        os.environ.pop(name, None)  # another Celery's, and it would go before what is set here
-    app = Celery("postroom", set_as_current=True)
-    app.conf.update(_configuration(settings))
+    """The Celery app for these settings, with its tasks. Nothing is connected to yet."""
+    app = make_celery(settings)
     process = Process(settings, CeleryNudges(app))
     app.postroom_process = process
     _add_tasks(app, process)
     return app
-
-
-def _configuration(settings: Settings) -> dict[str, Any]:
-    return {
-        "broker_url": celery_url(settings.broker),
-        "accept_content": ["json"],
-        "task_serializer": "json",
-        "task_ignore_result": True,
-        "task_create_missing_queues": True,
-        "task_default_queue": names.QUEUE_CARE,
-        "worker_prefetch_multiplier": 1,
-        "worker_hijack_root_logger": False,
-        "worker_redirect_stdouts": False,
-        "worker_send_task_events": True,
-        "worker_soft_shutdown_timeout": _SOFT_STOP_SECONDS,
-        "worker_cancel_long_running_tasks_on_connection_loss": False,
-        "broker_connection_retry_on_startup": True,
-        "broker_connection_max_retries": None,
-        "broker_pool_limit": 32,
-        "broker_transport_options": {
-            "max_connections": settings.drain_threads + 64,
-            "socket_keepalive": True,
-            "socket_connect_timeout": 5,
-            "health_check_interval": 25,
-        },
-        "beat_schedule": {
-            name: {
-                "task": chore_task(name),
-                "schedule": seconds,
-                "options": {
-                    "queue": names.QUEUE_CARE,
-                    "expires": max(seconds, _CHORE_LIVES_SECONDS),
-                    "ignore_result": True,
-                },
-            }
-            for name, (_, seconds) in CHORES.items()
-        },
-        "timezone": "UTC",
-    }
 
 
 def _add_tasks(app: Celery, process: Process) -> None:
@@ -160,11 +94,14 @@ def _add_tasks(app: Celery, process: Process) -> None:
         names.TASK_DRAIN: drain_task,
         names.TASK_VERIFY: verify_task,
         names.TASK_ERASE: erase_task,
-        **{chore_task(name): _chore_task(process, name, chore) for name, (chore, _) in CHORES.items()},
     }
     outage = DatabaseOutage()
     for name, task in tasks.items():
         app.task(name=name)(_discreet(task, outage))
+    for name, chore in CHORES.items():
+        run = _chore_task(process, name, chore)
+        # two a second, day and night: Flower would show little else, and events are most of what one costs
+        app.task(name=chore_task(name), send_events=False)(_discreet(run, outage))
 
 
 def _chore_task(process: Process, name: str, chore: Callable[[Process], int]) -> Callable[[], None]:
@@ -202,25 +139,19 @@ def _discreet(task: Callable[..., None], outage: DatabaseOutage) -> Callable[...
     return run
 
 
-def worker_argv(kind: Kind, settings: Settings, *, name: str | None = None) -> list[str]:
-    """Arguments of `Celery.worker_main` for one kind of worker."""
+def _worker(app: Celery, kind: Kind, settings: Settings, name: str) -> Any:
+    """Celery's worker, not by its command line: that imports every plugin that is installed, such as Flower."""
     threads = {"accept": _ACCEPT_THREADS, "drain": settings.drain_threads, "care": _CARE_THREADS}[kind]
-    return [
-        "--quiet",
-        "worker",
-        "--queues",
-        QUEUES[kind],
-        "--hostname",
-        f"{name or kind}@%h",
-        "--pool",
-        "threads",
-        "--concurrency",
-        str(threads),
-        "--without-gossip",
-        "--without-mingle",
-        "--loglevel",
-        settings.log_level,
-    ]
+    return app.Worker(
+        queues=[QUEUES[kind]],
+        hostname=nodename(name, gethostname()),
+        pool_cls="threads",
+        concurrency=threads,
+        without_gossip=True,
+        without_mingle=True,
+        loglevel=settings.log_level,
+        quiet=True,
+    )
 
 
 def run_worker(kind: Kind, settings: Settings, *, name: str | None = None) -> None:
@@ -242,13 +173,13 @@ def run_worker(kind: Kind, settings: Settings, *, name: str | None = None) -> No
 
     # Celery's long warning against running as root is about pickled tasks; only JSON is taken here.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    _log_by(settings)
+    logs.also_for_celery(settings.log_level)
     signals.worker_shutting_down.connect(stop, weak=False)
     logs.set_up(settings.log_level)
     try:
         wait_for_room(process, kind)
         _tell_keys(process)
-        worker_app.worker_main(worker_argv(kind, settings, name=name))
+        _worker(worker_app, kind, settings, name or kind).start()
         if not process.stopping.is_set():  # Celery has logged why, and leaves with 0
             raise Refused("the worker ended without being told to; start it again")
     finally:
@@ -259,21 +190,6 @@ def _tell_keys(process: Process) -> None:
     """Tell the doctor which keys can be opened here, by their ids: it may not read the private ring."""
     with suppress(redis.RedisError):
         process.redis.set(RING_KEY, " ".join(key_id.hex() for key_id in process.ring.keys))
-
-
-def run_scheduler(settings: Settings) -> None:
-    """Run Celery beat in this process until it is told to stop. It keeps nothing: its chores are all periodic."""
-    _log_by(settings)
-    scheduler_app = make_app(settings)
-    words = ["--quiet", "beat", "--scheduler", "celery.beat:Scheduler", "--pidfile=", "--loglevel", settings.log_level]
-    scheduler_app.start(words)
-
-
-def _log_by(settings: Settings) -> None:
-    def set_up(**_: Any) -> None:
-        logs.set_up(settings.log_level)
-
-    signals.setup_logging.connect(set_up, weak=False)
 
 
 def __getattr__(name: str) -> Any:

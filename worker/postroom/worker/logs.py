@@ -4,6 +4,7 @@ import logging
 import sys
 
 import structlog
+from celery import signals
 
 from postroom.worker.outages import Outages
 
@@ -26,3 +27,8 @@ def set_up(level: str) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def also_for_celery(level: str) -> None:
+    """Set up so as well when Celery would set up its own."""
+    signals.setup_logging.connect(lambda **_: set_up(level), weak=False)

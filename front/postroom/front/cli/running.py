@@ -50,7 +50,7 @@ def scheduler() -> None:
     from celery import signals  # noqa: PLC0415
 
     from postroom.front import child  # noqa: PLC0415
-    from postroom.worker.app import run_scheduler  # noqa: PLC0415
+    from postroom.worker.scheduler import run_scheduler  # noqa: PLC0415
 
     def begin(**_: object) -> None:
         # Celery's own handler raises SystemExit out of whatever runs; inside a reply from Redis that was seen to get
