@@ -163,6 +163,9 @@ def _plant_half_data(bomb: Callable[[], None]) -> None:
     usual = wire.Wire.write_content
 
     def halves(self: Any, content: bytes, **named: Any) -> None:
+        if content.startswith(b".\r\n"):  # the dot, behind a content that was too long to go with it
+            usual(self, content, **named)
+            return
         middle = len(content) // 2
         usual(self, content[:middle], **named)
         bomb()
@@ -189,7 +192,7 @@ def _plant_dotted(bomb: Callable[[], None]) -> None:
 
     def changed(self: Any, data: Any, **named: Any) -> None:
         usual(self, data, **named)
-        if bytes(data) == b".\r\n":
+        if b"\r\n.\r\n" in b"\r\n" + bytes(data):
             bomb()
 
     wire.Wire.write = changed  # type: ignore[method-assign]

@@ -139,6 +139,7 @@ class ScriptedSMTP:
         accepted: the transactions taken, in order.
         commands: every command line received, by all connections, in order; continuations of AUTH left out.
         connections: how many connections came.
+        turns: how often a conversation had to wait for the client. Set it to 0 to count from there.
     """
 
     def __init__(
@@ -170,6 +171,7 @@ class ScriptedSMTP:
         self.accepted: list[Accepted] = []
         self.commands: list[str] = []
         self.connections = 0
+        self.turns = 0
         self.stopping = threading.Event()
         self._on: dict[str, Fault | list[Fault | None]] = {}
         self._fired: Counter[str] = Counter()
@@ -236,6 +238,12 @@ class ScriptedSMTP:
                 raise AssertionError(f"{len(self.accepted)} of {count} transactions came in {timeout_seconds} s")
             return list(self.accepted)
 
+    def wait_commands(self, *last: str, timeout_seconds: float = 5) -> None:
+        """Waits until these are the last commands that came."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: tuple(self.commands[-len(last) :]) == last, timeout_seconds):
+                raise AssertionError(f"{self.commands[-len(last) :]} came last, not {last}")
+
     def wait_connections_closed(self, timeout_seconds: float = 5) -> None:
         """Waits until no connection is open."""
         with self._changed:
@@ -258,8 +266,9 @@ class ScriptedSMTP:
             os.fsync(file.fileno())
 
     def note(self, line: str) -> None:
-        with self._lock:
+        with self._changed:
             self.commands.append(line)
+            self._changed.notify_all()
 
     def fault(self, verb: str, addresses: Sequence[str] = ()) -> Fault | None:
         """The fault due now for a verb: by the script first, then by the first address that asks for one."""
@@ -602,6 +611,7 @@ class _Conversation:
             piece = self._socket.recv(_CONTENT_PIECE_BYTES)
         if not piece:
             raise _GoneError
+        self._server.turns += 1
         self._buffer += piece
 
     def _starttls_possible(self) -> bool:

@@ -29,16 +29,21 @@ def settings(request: pytest.FixtureRequest, certificates: Certificates) -> tupl
 Settings = tuple[dict[str, object], dict[str, object]]
 
 
-@pytest.fixture(params=[True, False], ids=["pipelined", "lockstep"])
+@pytest.fixture(params=["pipelined", "lockstep", "following"])
 def attempt(
     request: pytest.FixtureRequest, scripted: Scripted, opened: Opened, hasty: Client, settings: Settings
 ) -> Callable[..., tuple[ScriptedSMTP, Session, Delivery]]:
-    """One mail through a server with that fault."""
+    """One mail through a server with that fault; following: its envelope went behind another mail's final dot."""
 
     def run(verb: str, fault: Fault, content: bytes = LETTER) -> tuple[ScriptedSMTP, Session, Delivery]:
-        server = scripted(on={verb: fault}, size_bytes=None, **settings[0])
+        following = request.param == "following"
+        server = scripted(on={verb: [None, fault] if following else fault}, size_bytes=None, **settings[0])
         session = opened(server, hasty, **settings[1])
-        session.lockstep = not request.param
+        session.lockstep = request.param == "lockstep"
+        if following:
+            first = session.deliver(Envelope("a@x", ("first@x",)), LETTER, permitted, following=(BOTH, content))
+            assert first.outcome is Outcome.ACCEPTED
+            server.accepted.clear()
         began = time.monotonic()
         delivery = session.deliver(BOTH, content, permitted)
         assert time.monotonic() - began < 4
@@ -61,6 +66,7 @@ def test_a_break_in_the_envelope_reaches_nobody(attempt: Attempt, verb: str, fau
     assert delivery.recipients[1].outcome is Outcome.UNREACHED
     assert delivery.recipients[1].reply is None
     assert delivery.recipients[0].outcome is (Outcome.FAILED if verb == "DATA" else Outcome.UNREACHED)
+    assert delivery.stale is (verb == "MAIL")
     assert delivery.trouble
     assert "@" not in delivery.trouble
     assert not delivery.permitted

@@ -57,6 +57,21 @@ def test_nonsense_in_sending(
 ) -> None:
     server = scripted(extensions=extensions)
     delivery = _second_mail(server, opened(server), {verb: fault})
+    _comes_to_nothing(delivery, verb)
+
+
+@pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA", "."])
+@nonsense
+def test_nonsense_where_the_envelope_went_ahead(scripted: Scripted, opened: Opened, verb: str, fault: Fault) -> None:
+    session = opened(scripted(on={verb: [None, fault]}))
+    second = Envelope("a@x", ("b@x",)), LETTER
+    assert session.deliver(*second, permitted, following=second).outcome is Outcome.ACCEPTED
+    _comes_to_nothing(session.deliver(*second, permitted, following=second), verb)
+    assert not session.reusable
+    assert session.out_of_step
+
+
+def _comes_to_nothing(delivery: Delivery, verb: str) -> None:
     assert delivery.outcome is (Outcome.UNCERTAIN if verb == "." else Outcome.UNREACHED)
     assert delivery.trouble
     assert delivery.trouble.isprintable()

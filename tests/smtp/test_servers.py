@@ -123,6 +123,22 @@ def test_many_mails_go_over_one_session_once_each(peer: Peer, session: Session, 
     assert sorted(arrived) == sorted(contents)  # what comes out of Postfix's queue is in no order
 
 
+def test_envelopes_go_ahead_of_their_mails(peer: Peer, session: Session, recipient: str) -> None:
+    row = [(Envelope(Peer.login, (recipient,)), letter(f"number {number}", "." * number)) for number in range(10)]
+    row.insert(5, (Envelope(Peer.login, (peer.unknown,)), letter("to nobody")))
+    row.insert(3, (Envelope(Peer.login, (peer.unknown, recipient)), letter("to one of two")))
+    went_ahead = 0
+    for this, following in zip(row, [*row[1:], None], strict=True):
+        went_ahead += session.promised is not None
+        refused = this[0].recipients == (peer.unknown,)
+        delivery = session.deliver(*this, permitted, following=following)
+        assert delivery.outcome is (Outcome.FAILED if refused else Outcome.ACCEPTED)
+    assert went_ahead == (len(row) - 2 if session.extensions.pipelining else 0)  # none goes behind a refused one
+    assert session.reusable
+    assert session.alive()
+    assert sorted(peer.letters_to(recipient, 11)) == sorted(content for _, content in row if b"nobody" not in content)
+
+
 def test_one_of_several_recipients_is_refused(peer: Peer, session: Session, recipient: str) -> None:
     content = letter("Hello")
     other = f"other-{recipient}"

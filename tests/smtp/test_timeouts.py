@@ -119,6 +119,28 @@ def test_sending(  # noqa: PLR0917 - fixtures and parameters
     assert not session.reusable
 
 
+@pytest.mark.parametrize(
+    ("verb", "name", "outcome"),
+    [
+        ("MAIL", "mail", Outcome.UNREACHED),
+        ("RCPT", "rcpt", Outcome.UNREACHED),
+        ("DATA", "data", Outcome.UNREACHED),
+        (".", "dot", Outcome.UNCERTAIN),
+    ],
+)
+def test_sending_where_the_envelope_went_ahead(
+    scripted: Scripted, short_in: Callable[[str], Client], verb: str, name: str, outcome: Outcome
+) -> None:
+    session = Session.open(account(scripted(on={verb: [None, Hang()]})), short_in(name))
+    second = Envelope("a@x", ("b@x",)), LETTER
+    assert session.deliver(*second, permitted, following=second).outcome is Outcome.ACCEPTED
+    with ends_in_time():
+        delivery = session.deliver(*second, permitted, following=second)
+    assert delivery.outcome is outcome
+    assert f"{SHORT_SECONDS:g} s" in (delivery.trouble or "")
+    assert not session.reusable
+
+
 def test_quit(scripted: Scripted, short_in: Callable[[str], Client]) -> None:
     session = Session.open(account(scripted(on={"QUIT": Hang()})), short_in("quit"))
     with ends_in_time():

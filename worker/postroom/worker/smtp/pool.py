@@ -10,6 +10,8 @@ from postroom.worker.smtp.session import Session
 
 _FEWEST_SECONDS_BETWEEN_SWEEPS: Final = 0.05
 _FAREWELLS_SECONDS: Final = 0.5
+_LOCKSTEP_SECONDS: Final = 600.0
+"""So long an account's new sessions do without pipelining after one broke in a way that it may be to blame for."""
 
 
 class Pool:
@@ -26,6 +28,7 @@ class Pool:
         self._idle_seconds = idle_seconds
         self._age_seconds = age_seconds
         self._idle: dict[Hashable, list[Session]] = {}
+        self._lockstep_until: dict[Hashable, float] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._reaper: threading.Thread | None = None
@@ -38,13 +41,19 @@ class Pool:
         """
         while (session := self._pop(key)) is not None:
             if self._usable(session) and session.alive():
-                return session
+                break
             session.close()
-        return open_session()
+        else:
+            session = open_session()
+        session.lockstep = session.lockstep or self._needs_lockstep(key)
+        return session
 
     def give_back(self, key: Hashable, session: Session) -> None:
-        """Keeps a session for the next mail, or closes it if it cannot be used again."""
-        if session.reusable and self._usable(session):
+        """Keeps a session for the next mail, or closes it if it cannot be used again, or awaits a mail of its own."""
+        if session.out_of_step:
+            with self._lock:
+                self._lockstep_until[key] = time.monotonic() + _LOCKSTEP_SECONDS
+        if session.reusable and session.promised is None and self._usable(session):
             with self._lock:
                 if not self._closed.is_set():
                     self._idle.setdefault(key, []).append(session)
@@ -80,6 +89,13 @@ class Pool:
         with self._lock:
             sessions = self._idle.get(key)
             return sessions.pop() if sessions else None  # the reaper takes an empty list away
+
+    def _needs_lockstep(self, key: Hashable) -> bool:
+        with self._lock:
+            if self._lockstep_until.get(key, 0.0) > time.monotonic():
+                return True
+            self._lockstep_until.pop(key, None)
+        return False
 
     def _usable(self, session: Session) -> bool:
         now = time.monotonic()

@@ -16,6 +16,7 @@ class Server:
     Attributes:
         password: the password or, for XOAUTH2, the access token. Never shown in a repr.
         allow_cleartext: the password may go over an unencrypted connection.
+        pipelining: commands may go without waiting for replies where the server offers it (RFC 2920).
     """
 
     host: str
@@ -25,6 +26,7 @@ class Server:
     login: str = ""
     password: str = field(default="", repr=False)
     allow_cleartext: bool = False
+    pipelining: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,13 @@ import time
 from collections.abc import Callable
 from typing import Final, Self
 
+from postroom.config.states import Outcome
 from postroom.worker.smtp import network
 from postroom.worker.smtp.delivery import Delivery, Envelope, RecipientResult
 from postroom.worker.smtp.errors import Broken, Closed, OpenFailed, Surprise, TimedOut
+from postroom.worker.smtp.judging import Answers, Judgement, judged
 from postroom.worker.smtp.opening import Extensions, Opening, Step
+from postroom.worker.smtp.outgoing import Outgoing, prepared
 from postroom.worker.smtp.server import Client, Server, Timeouts
 from postroom.worker.smtp.transaction import Transaction
 from postroom.worker.smtp.wire import Wire
@@ -37,7 +40,8 @@ class Session:
     Attributes:
         extensions: what the server offers.
         reusable: False after a time-out, a protocol surprise, a 421 or too many refusals: close it, use it no more.
-        lockstep: set it to send one command at a time even where PIPELINING is offered.
+        lockstep: send one command at a time even where PIPELINING is offered.
+        out_of_step: it broke in a way that makes one doubt whether this server can bear pipelining.
         opened_at: `time.monotonic()` when it was open.
         last_used_at: the same, when its last mail ended.
     """
@@ -48,16 +52,21 @@ class Session:
         extensions: Extensions,
         timeouts: Timeouts,
         on_step: Callable[[Step], None] | None = None,
+        *,
+        lockstep: bool = False,
     ) -> None:
         self.extensions = extensions
         self.reusable = True
-        self.lockstep = False
+        self.lockstep = lockstep
+        self.out_of_step = False
         self.opened_at = self.last_used_at = time.monotonic()
         self._wire = wire
         self._timeouts = timeouts
         self._on_step = on_step
         self._needs_reset = False
         self._refusals = 0
+        self._ahead: Outgoing | None = None
+        self._bears_pipelining = False
 
     @classmethod
     def open(
@@ -80,16 +89,34 @@ class Session:
             OpenFailed: with the step, the server's reply and a hint; nothing is left open.
         """
         wire, extensions = Opening(server, client, on_step, guard).run()
-        return cls(wire, extensions, client.timeouts, on_step)
+        return cls(wire, extensions, client.timeouts, on_step, lockstep=not server.pipelining)
 
-    def deliver(self, envelope: Envelope, content: bytes, permit: Callable[[], bool]) -> Delivery:
+    @property
+    def promised(self) -> Envelope | None:
+        """The envelope that went ahead of its mail (`following`); the next mail of this session must be that one."""
+        return None if self._ahead is None else self._ahead.envelope
+
+    def deliver(
+        self,
+        envelope: Envelope,
+        content: bytes,
+        permit: Callable[[], bool],
+        *,
+        following: tuple[Envelope, bytes] | None = None,
+    ) -> Delivery:
         """Sends one mail in one transaction. Never raises for what the server does; see `Delivery`.
 
         Args:
             envelope: who sends and who receives.
             content: the whole letter (RFC 5322), dots not stuffed. With 8-bit bytes only if `extensions` say so.
-            permit: asked when all but the final dot is written; may block, as a database commit does. Not True, or an
-                exception, which passes through: the connection is aborted and nobody has the mail.
+            permit: asked when only the final dot is missing, or that and a short content; may block, as a database
+                commit does. Not True, or an exception, which passes through: the connection is aborted and nobody has
+                the mail.
+            following: envelope and content of the mail that comes next, if that is settled. Where the server can bear
+                it, its envelope goes right behind the final dot (RFC 2920 §3.1), and the `deliver` of that mail begins
+                with the replies. `promised` tells then. Another mail cannot go over this session any more: `deliver`
+                closes it, and that mail's delivery is `stale`; and `close` and the pool break it off, which is all that
+                can be done once DATA was accepted. Nobody has a mail by its envelope.
 
         Raises:
             RuntimeError: the session is not reusable.
@@ -97,29 +124,63 @@ class Session:
         if not self.reusable:
             raise RuntimeError("this session is over")
         self.reusable = False  # until it is known to be in order again
+        ahead, self._ahead = self._ahead, None
+        if ahead is None:
+            outgoing = prepared(envelope, content, self.extensions)
+        elif (ahead.envelope, ahead.letter) == (envelope, content):
+            outgoing = ahead
+        else:
+            self._wire.close()
+            return _unreached(prepared(envelope, content, self.extensions), "the session was ready for another mail")
+        lockstep = self.lockstep or not self.extensions.pipelining
+        next_ = None
+        if following is not None and not lockstep:
+            next_ = prepared(*following, self.extensions)
         transaction = Transaction(
             self._wire,
-            self.extensions,
             self._timeouts,
-            lockstep=self.lockstep,
+            lockstep=lockstep,
             reset_first=self._needs_reset,
             on_step=self._on_step,
         )
-        delivery = transaction.run(envelope, content, permit)
+        delivery = transaction.run(
+            outgoing,
+            permit,
+            following=next_ if next_ is not None and next_.fits_one_write else None,
+            already_sent=ahead is not None,
+        )
         self.last_used_at = time.monotonic()
         self._needs_reset = transaction.needs_reset
         self._refusals = 0 if delivery.outcome == "accepted" else self._refusals + transaction.refusals
-        self.reusable = not (transaction.broken or self._wire.has_unread or self._refusals >= _MOST_REFUSALS)
         if transaction.broken:
+            self.out_of_step = not lockstep and self._doubts(transaction, ahead)
             self._wire.close()
+            return delivery
+        self._bears_pipelining = self._bears_pipelining or ahead is not None
+        if transaction.went_ahead:
+            self._ahead = next_
+        unasked = self._ahead is None and self._wire.has_unread
+        self.reusable = not (unasked or self._refusals >= _MOST_REFUSALS)
         return delivery
+
+    def _doubts(self, transaction: Transaction, ahead: Outgoing | None) -> bool:
+        """Whether a break may come of pipelining: nonsense; or silence or an end where an envelope went ahead.
+
+        An end comes of other things as well, and does not tell where envelopes that went ahead were answered before.
+        """
+        error = transaction.broken_by
+        waited = transaction.went_ahead or (ahead is not None and transaction.answers.data is None)
+        return isinstance(error, Surprise) or (
+            waited and error is not None and (isinstance(error, TimedOut) or not self._bears_pipelining)
+        )
 
     def alive(self) -> bool:
         """Whether it can be used once more; cheap, and never blocks.
 
-        False when the server closed it while it lay idle, or said something, such as a 421, that nobody asked for.
+        False when the server closed it while it lay idle, or said something, such as a 421, that nobody asked for; and
+        when an envelope went ahead whose mail did not follow.
         """
-        if self.reusable and self._wire.waiting():
+        if self.reusable and (self._ahead is not None or self._wire.waiting()):
             self.reusable = False
         return self.reusable
 
@@ -135,3 +196,7 @@ class Session:
                 self._wire.write(b"QUIT\r\n", timeout_seconds=self._timeouts.quit_seconds)
                 self._wire.read_reply("QUIT", timeout_seconds=self._timeouts.quit_seconds)
         self._wire.close()
+
+
+def _unreached(outgoing: Outgoing, why: str) -> Delivery:
+    return judged(outgoing, Answers(), Judgement(outcome=Outcome.UNREACHED, trouble=why), stale=True)
