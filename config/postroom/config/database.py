@@ -105,20 +105,24 @@ class now(FunctionElement[datetime]):  # noqa: N801 - an SQL function, spelled a
     inherit_cache = True
     name = "postroom_now"
 
-    def __init__(self, plus_seconds: Any = 0.0) -> None:
+    def __init__(self, plus_seconds: Any = None) -> None:
         seconds = literal(float(plus_seconds)) if isinstance(plus_seconds, int | float) else plus_seconds
-        super().__init__(cast(seconds, Double))
+        super().__init__(*(() if seconds is None else (cast(seconds, Double),)))
 
 
 @compiles(now, "sqlite")
 def _now_on_sqlite(element: now, compiler: Any, **options: Any) -> str:
     seconds = compiler.process(element.clauses, **options)
+    if not seconds:
+        return "(strftime('%Y-%m-%d %H:%M:%f', 'now') || '000')"
     return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', {seconds} || ' seconds') || '000')"
 
 
 @compiles(now, "postgresql")
 def _now_on_postgresql(element: now, compiler: Any, **options: Any) -> str:
     seconds = compiler.process(element.clauses, **options)
+    if not seconds:
+        return "statement_timestamp()"
     return f"(statement_timestamp() + make_interval(secs => {seconds}))"
 
 

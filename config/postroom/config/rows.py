@@ -1,7 +1,5 @@
-"""Many rows as parameters of one statement: its text is the same for any number of them, so it is compiled once, and
-the database plans and runs it once.
-
-PostgreSQL takes each column as an array; SQLite takes all rows as one JSON text.
+"""Many rows as one parameter of a statement, whose text is the same for any number of them: it is compiled once, and
+the database plans and runs it once. They travel as JSON, which both databases read.
 """
 
 import json
@@ -9,13 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import Connection, FromClause, bindparam, column, func, literal_column, select, type_coerce
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import JSON, FromClause, String, bindparam, cast, column, func, literal_column, select, type_coerce
 from sqlalchemy.types import TypeEngine
 
 S = TypeVar("S")
 
-_AS_JSON: Final = "rows_as_json"
+_GIVEN: Final = bindparam("given_rows", type_=String)
 
 
 class Rows:
@@ -30,26 +27,28 @@ class Rows:
 
     def statement(self, build: Callable[[FromClause], S]) -> dict[str, S]:
         """A statement over such rows for each kind of database, by the name of its dialect."""
-        return {"sqlite": build(self._from_json()), "postgresql": build(self._from_arrays())}
+        return {"sqlite": build(self._on_sqlite()), "postgresql": build(self._on_postgresql())}
 
-    def parameters(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
-        """The parameters that give a statement these rows."""
-        if connection.dialect.name == "sqlite":
-            return {_AS_JSON: json.dumps(rows, default=_uuid)}
-        return {name: list(values) for name, values in zip(self._columns, zip(*rows, strict=True), strict=True)}
+    def parameters(self, rows: Sequence[Sequence[Any]]) -> dict[str, str]:
+        """The parameter that gives a statement these rows."""
+        objects = [dict(zip(self._columns, row, strict=True)) for row in rows]
+        return {_GIVEN.key: json.dumps(objects, default=_uuid)}
 
-    def _from_json(self) -> FromClause:
-        each = func.json_each(bindparam(_AS_JSON)).table_valued("value")
+    def _on_sqlite(self) -> FromClause:
+        each = func.json_each(_GIVEN).table_valued("value")
         values = (
-            type_coerce(func.json_extract(each.c.value, literal_column(f"'$[{place}]'")), kind).label(name)
-            for place, (name, kind) in enumerate(self._columns.items())
+            type_coerce(func.json_extract(each.c.value, literal_column(f"'$.{name}'")), kind).label(name)
+            for name, kind in self._columns.items()
         )
         return select(*values).select_from(each).subquery("given")
 
-    def _from_arrays(self) -> FromClause:
-        arrays = (bindparam(name, type_=ARRAY(kind)) for name, kind in self._columns.items())
+    def _on_postgresql(self) -> FromClause:
         columns = (column(name, kind) for name, kind in self._columns.items())
-        return func.unnest(*arrays).table_valued(*columns, name="given").render_derived()
+        return (
+            func.json_to_recordset(cast(_GIVEN, JSON))
+            .table_valued(*columns, name="given")
+            .render_derived(with_types=True)
+        )
 
 
 def _uuid(value: UUID) -> str:

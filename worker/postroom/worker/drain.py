@@ -121,7 +121,7 @@ class _Drain:
         self._more: Future[tuple[ClaimedMail, ...]] | None = None
         self._began = time.monotonic()
         self._database_is_away = False
-        self._seconds_a_mail = _CLAIM_AHEAD_SECONDS
+        self._seconds_a_mail: float | None = None
 
     def run(self) -> None:
         probing = self._account.health is not Health.OK
@@ -216,7 +216,8 @@ class _Drain:
         """Ask for more mails while the last one in hand is on its way: about half a second's worth."""
         if self._hand or self._more is not None or self._must_end():
             return
-        most = max(1, min(_MOST_CLAIMED, int(_CLAIM_AHEAD_SECONDS / self._seconds_a_mail)))
+        seconds_a_mail = self._seconds_a_mail or _CLAIM_AHEAD_SECONDS
+        most = max(1, min(_MOST_CLAIMED, int(_CLAIM_AHEAD_SECONDS / seconds_a_mail)))
         self._more = self._process.writer.submit(claim.more, More(self._account, self._token, most))
 
     def _take_more(self) -> None:
@@ -254,7 +255,8 @@ class _Drain:
         return _Ready(mail, envelope, content, uuid7())
 
     def _record(self, ready: _Ready, delivery: Delivery, *, reused: bool) -> Record:
-        self._seconds_a_mail = 0.7 * self._seconds_a_mail + 0.3 * delivery.duration_seconds
+        before = self._seconds_a_mail or delivery.duration_seconds
+        self._seconds_a_mail = 0.7 * before + 0.3 * delivery.duration_seconds
         # A session that served before was over: a new one is tried at once, and a 421 of the old says nothing more.
         again = reused and delivery.stale
         step = (

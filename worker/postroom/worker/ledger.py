@@ -25,6 +25,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    null,
     select,
     update,
 )
@@ -135,7 +136,7 @@ def _mark(connection: Connection, marks: Sequence[Mark]) -> set[UUID]:
     if not marks:
         return set()
     rows = [(each.mail_id, each.claim, each.attempt_id) for each in marks]
-    marked = connection.execute(_MARK[connection.dialect.name], _MARKS.parameters(connection, rows))
+    marked = connection.execute(_MARK[connection.dialect.name], _MARKS.parameters(rows))
     return set(marked.scalars())
 
 
@@ -155,7 +156,9 @@ def _record(connection: Connection, records: Sequence[Record]) -> set[UUID]:
         _insert_attempts(connection, settled)
         for mail_id in _write_recipients(connection, [(each, each.recipients) for each in settled]):
             _follow_recipients(connection, mail_id)
-        lanes.place(connection, [each.mail_id for each in settled if each.next.choose])
+        chosen_anew = [each.mail_id for each in settled if each.next.choose]
+        if chosen_anew:
+            lanes.place(connection, chosen_anew)
     return {each.attempt_id for each in [*settled, *(each for each in late if _record_late(connection, each))]}
 
 
@@ -196,6 +199,7 @@ _STEPS = Rows(
     now_ready=Boolean,
     due_in_seconds=Double,
     counted=Integer,
+    ends=Boolean,
 )
 
 
@@ -209,11 +213,11 @@ def _stepping(given: FromClause) -> Update:
             ready=given.c.now_ready,
             due_at=case((given.c.due_in_seconds.is_not(None), now(given.c.due_in_seconds))),
             held_at=case((given.c.new_state == MailState.HELD, now())),
-            ended_at=case((given.c.new_state.in_(sorted(ENDED)), now())),
+            ended_at=case((given.c.ends, now())),
             attempts=mails.c.attempts + given.c.counted,
-            claim=None,
-            claimed_at=None,
-            marked_at=None,
+            claim=null(),
+            claimed_at=null(),
+            marked_at=null(),
         )
         .returning(mails.c.id)
     )
@@ -257,10 +261,11 @@ def _settle(connection: Connection, records: Sequence[Record], statement: dict[s
             each.next.due_in_seconds == 0,
             0.0 if each.next.choose and each.next.due_in_seconds is None else each.next.due_in_seconds,
             int(each.next.counts),
+            each.next.state in ENDED,
         )
         for each in records
     ]
-    changed = connection.execute(statement[connection.dialect.name], _STEPS.parameters(connection, rows))
+    changed = connection.execute(statement[connection.dialect.name], _STEPS.parameters(rows))
     return set(changed.scalars())
 
 
@@ -334,7 +339,7 @@ def _insert_attempts(connection: Connection, records: Sequence[Record]) -> None:
     rows = [
         (each.attempt_id, each.mail_id, each.account_id, each.claim, *_found(each, doubled=False)) for each in records
     ]
-    connection.execute(_INSERT_ATTEMPTS[connection.dialect.name], _ATTEMPTS.parameters(connection, rows))
+    connection.execute(_INSERT_ATTEMPTS[connection.dialect.name], _ATTEMPTS.parameters(rows))
 
 
 def _update_attempt(connection: Connection, record: Record, *, doubled: bool) -> None:
@@ -381,5 +386,5 @@ def _write_recipients(
     if not rows:
         return []
     statement = _WRITE_RECIPIENTS[connection.dialect.name]
-    written = Counter(connection.execute(statement, _RECIPIENTS.parameters(connection, rows)).scalars())
+    written = Counter(connection.execute(statement, _RECIPIENTS.parameters(rows)).scalars())
     return [record.mail_id for record, them in outcomes if written[record.mail_id] < len(them)]
