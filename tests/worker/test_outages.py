@@ -89,14 +89,15 @@ def test_a_database_away_is_told_at_growing_pauses_and_when_it_is_back(monkeypat
     outage = DatabaseOutage()
     told_at = []
     with structlog.testing.capture_logs() as said:
-        outage.over()
+        outage.over("leases")
         for second in range(400):
             monkeypatch.setattr("postroom.worker.outages.time.monotonic", lambda at=float(second): at)
             before = len(said)
-            outage.note(sqlalchemy.exc.OperationalError("SELECT secret", {}, Exception("away")))
+            outage.note("leases", sqlalchemy.exc.OperationalError("SELECT secret", {}, Exception("away")))
             told_at += [second] * (len(said) - before)
-        outage.over()
-        outage.over()
+        outage.over("due")  # which only reads: a full disk does not keep it from that
+        outage.over("leases")
+        outage.over("leases")
     assert told_at == [0, 30, 90, 210]
     assert said[-1] == {"event": "the database is back", "after_seconds": 399, "log_level": "info"}
     assert len(said) == 5

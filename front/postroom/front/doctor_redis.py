@@ -11,7 +11,7 @@ from postroom.config.settings import Settings
 from postroom.front.doctor_checks import Finding
 from postroom.producer import names
 from postroom.producer.broker import redis_client
-from postroom.worker.celery_app import CHORE_PERIODS_SECONDS, QUEUES, last_run_key
+from postroom.worker.celery_app import CHORE_PERIODS_SECONDS, LAST_RUN_KEPT_SECONDS, QUEUES, last_run_key
 
 SEE_REDIS: Final = "Start `postroom up`; if Redis is not its own, look at the one of POSTROOM_BROKER_URL"
 _FULL: Final = (
@@ -123,6 +123,5 @@ def scheduler_lives(_settings: Settings, client: redis.Redis) -> Finding:
 
 def _since_last(client: redis.Redis, chore: str) -> float | None:
     """Seconds since a chore last ended, by the clock of Redis; None if it never has."""
-    last = client.get(last_run_key(chore))
-    seconds, microseconds = client.time()
-    return None if last is None else max(0.0, seconds + microseconds / 1e6 - float(last))
+    left_seconds = int(client.pttl(last_run_key(chore))) / 1000
+    return None if left_seconds < 0 else max(0.0, LAST_RUN_KEPT_SECONDS - left_seconds)

@@ -23,7 +23,7 @@ from postroom.front.doctor_checks import Finding
 from postroom.producer import names
 from postroom.producer.identifiers import uuid7
 from postroom.producer.sealing import PublicKey
-from postroom.worker.celery_app import CHORE_PERIODS_SECONDS, RING_KEY, last_run_key
+from postroom.worker.celery_app import CHORE_PERIODS_SECONDS, LAST_RUN_KEPT_SECONDS, RING_KEY, last_run_key
 from servers.redis_server import RedisServer
 
 Examine = Callable[[Settings], Report]
@@ -204,12 +204,16 @@ def test_jobs_that_stay_in_the_inbox(settings: Settings, redis_server: RedisServ
     assert "2 waiting" in doctor_redis.inbox_moves(patient).message
 
 
+def _ran(client: redis.Redis, chore: str, *, seconds_ago: int) -> None:
+    client.set(last_run_key(chore), b"", ex=LAST_RUN_KEPT_SECONDS - seconds_ago)
+
+
 @pytest.mark.parametrize(("age_seconds", "ok"), [(20, True), (40, False)])
 def test_a_scheduler_that_has_stopped(
-    age_seconds: float, ok: bool, settings: Settings, redis_server: RedisServer
+    age_seconds: int, ok: bool, settings: Settings, redis_server: RedisServer
 ) -> None:
     with redis_server.client() as client:
-        client.set(last_run_key("due"), time.time() - age_seconds)
+        _ran(client, "due", seconds_ago=age_seconds)
     finding = doctor_redis.scheduler_lives(with_(settings, broker_url=redis_server.url))
     assert finding.ok is ok
     assert f"{age_seconds} s ago" in finding.message or f"{age_seconds + 2} s ago" in finding.message
@@ -277,9 +281,9 @@ def test_a_chore_that_fails_while_others_run(settings: Settings, redis_server: R
     patient = with_(settings, broker_url=redis_server.url)
     with redis_server.client() as client:
         for chore in CHORE_PERIODS_SECONDS:
-            client.set(last_run_key(chore), time.time())
+            _ran(client, chore, seconds_ago=0)
         assert "leases 0 s" in doctor_redis.scheduler_lives(patient).message
-        client.set(last_run_key("leases"), time.time() - 300)
+        _ran(client, "leases", seconds_ago=300)
     finding = doctor_redis.scheduler_lives(patient)
     assert not finding.ok
     assert "leases 300 s" in finding.message

@@ -10,7 +10,7 @@ import signal
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
@@ -28,7 +28,16 @@ from postroom.producer import names
 from postroom.producer.errors import PostroomError, Refused
 from postroom.worker import logs
 from postroom.worker.accept import accept
-from postroom.worker.celery_app import QUEUES, RING_KEY, Kind, chore_task, last_run_key, make_celery
+from postroom.worker.celery_app import (
+    LAST_RUN_KEPT_SECONDS,
+    QUEUES,
+    RING_KEY,
+    ROUND,
+    Kind,
+    chore_task,
+    last_run_key,
+    make_celery,
+)
 from postroom.worker.chores.due import due
 from postroom.worker.chores.erase import erase
 from postroom.worker.chores.expire import expire
@@ -97,23 +106,39 @@ def _add_tasks(app: Celery, process: Process) -> None:
     }
     outage = DatabaseOutage()
     for name, task in tasks.items():
-        app.task(name=name)(_discreet(task, outage))
-    for name, chore in CHORES.items():
-        run = _chore_task(process, name, chore)
-        # two a second, day and night: Flower would show little else, and events are most of what one costs
-        app.task(name=chore_task(name), send_events=False)(_discreet(run, outage))
+        app.task(name=name, shared=False)(_discreet(task, outage))
+    chores = {name: _discreet(_chore(name, chore, process), outage) for name, chore in CHORES.items()}
+    for name, chore_alone in {**chores, ROUND: _round(chores)}.items():
+        # day and night: Flower would show little else, and events are most of what a chore costs
+        app.task(name=chore_task(name), shared=False, send_events=False)(chore_alone)
 
 
-def _chore_task(process: Process, name: str, chore: Callable[[Process], int]) -> Callable[[], None]:
+def _chore(name: str, chore: Callable[[Process], int], process: Process) -> Callable[[], None]:
     def run() -> None:
         found = chore(process)
         if found:
             log.info("chore", chore=name, found=found)
-        seconds, microseconds = process.redis.time()  # one clock for all who write and read it
-        process.redis.set(last_run_key(name), f"{seconds}.{microseconds:06}")
+        process.redis.set(last_run_key(name), b"", ex=LAST_RUN_KEPT_SECONDS)
 
     run.__name__ = name
     return run
+
+
+def _round(chores: Mapping[str, Callable[[], None]]) -> Callable[[list[str]], None]:
+    """The task that does those asked for, one after the other. One that fails does not keep the next from its turn."""
+
+    def round_task(asked: list[str]) -> None:
+        failed: Exception | None = None
+        for name in asked:
+            if name in chores:  # else a newer scheduler asks
+                try:
+                    chores[name]()
+                except (TaskFailed, Ignore) as error:
+                    failed = error
+        if failed is not None:
+            raise failed
+
+    return round_task
 
 
 def _discreet(task: Callable[..., None], outage: DatabaseOutage) -> Callable[..., None]:
@@ -125,10 +150,10 @@ def _discreet(task: Callable[..., None], outage: DatabaseOutage) -> Callable[...
     def run(*arguments: Any) -> None:
         try:
             task(*arguments)
-            outage.over()
+            outage.over(task.__name__)
         except Exception as error:  # noqa: BLE001 - told by its kind
             if is_away(error):
-                outage.note(error)
+                outage.note(task.__name__, error)
                 raise Ignore from None
             places = [f"{frame.name}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
             # not log.exception: a traceback shows values

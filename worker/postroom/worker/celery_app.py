@@ -1,4 +1,4 @@
-"""The Celery app as everyone needs it who sends or watches messages: Redis, the queues, and when each chore is due.
+"""The Celery app as everyone needs it who sends or watches messages: Redis, the queues, and the names of chores.
 
 It knows no task and so needs no database: the scheduler, Flower and the doctor get by with it.
 """
@@ -31,12 +31,15 @@ CHORE_PERIODS_SECONDS: Final = {
     "prune": 300.0,
 }
 
+ROUND: Final = "round"
+"""Name of the chore that does others: all that are due at once come as one message."""
+
+LAST_RUN_KEPT_SECONDS: Final = 30 * 86_400
+
 RING_KEY: Final = "postroom:ring"
 """Redis key of the ids of the keys in the private ring, as the worker that started last told them."""
 
 _SOFT_STOP_SECONDS: Final = 10
-_CHORE_LIVES_SECONDS: Final = 30.0
-"""For so long a worker takes a chore that was asked for: by then the two clocks may differ."""
 
 
 def chore_task(name: str) -> str:
@@ -45,7 +48,7 @@ def chore_task(name: str) -> str:
 
 
 def last_run_key(chore: str) -> str:
-    """Redis key of the Unix time at which a chore last ended."""
+    """Redis key that lives for LAST_RUN_KEPT_SECONDS from when a chore last ended: Redis alone tells how long ago."""
     return f"postroom:chore:{chore}:at"
 
 
@@ -80,18 +83,6 @@ def _configuration(settings: Settings) -> dict[str, Any]:
             "socket_keepalive": True,
             "socket_connect_timeout": 5,
             "health_check_interval": 25,
-        },
-        "beat_schedule": {
-            name: {
-                "task": chore_task(name),
-                "schedule": seconds,
-                "options": {
-                    "queue": names.QUEUE_CARE,
-                    "expires": max(seconds, _CHORE_LIVES_SECONDS),
-                    "ignore_result": True,
-                },
-            }
-            for name, seconds in CHORE_PERIODS_SECONDS.items()
         },
         "timezone": "UTC",
     }

@@ -39,17 +39,22 @@ class _Outage:
 
 
 class DatabaseOutage:
-    """Tells of tasks that end since the database is away. What they were about is found by a later task."""
+    """Tells of tasks that end since the database is away. What they were about is found by a later task.
+
+    It is back when a task ends well that had failed: one that only reads may do so all the time the disk is full.
+    """
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
         self._going_on: _Outage | None = None
+        self._failed: set[str] = set()
 
-    def note(self, error: Exception) -> None:
+    def note(self, task: str, error: Exception) -> None:
         """A task ended by it."""
         with self._guard:
             now = time.monotonic()
             outage = self._going_on = self._going_on or _Outage(now, now)
+            self._failed.add(task)
             if not outage.is_to_be_told(now):
                 return
         log.warning(
@@ -58,12 +63,13 @@ class DatabaseOutage:
             since_seconds=round(now - outage.began_at),
         )
 
-    def over(self) -> None:
+    def over(self, task: str) -> None:
         """A task ended well."""
-        if self._going_on is None:
+        if task not in self._failed:
             return
         with self._guard:
             outage, self._going_on = self._going_on, None
+            self._failed.clear()
         if outage is not None:
             log.info("the database is back", after_seconds=round(time.monotonic() - outage.began_at))
 
