@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from postroom.producer import Address, InvalidMail, Mail
+from postroom.producer import Address, InvalidMail, Mail, address
 from postroom.producer.mail import address_key
 
 Make = Callable[..., Mail]
@@ -161,3 +161,28 @@ def test_two_addresses_in_one_text_lose_nobody(make: Callable[..., Mail], writte
 def test_a_name_with_an_at_sign_is_quoted(make: Callable[..., Mail]) -> None:
     assert make(to='"me@home" <d@e.example>').to[0].name == "me@home"
     assert make(to="d@e.example <d@e.example>").to[0].name == ""
+
+
+LABEL = st.sampled_from(
+    ["a", "client", "Client", "x-y", "-x", "x-", "", "1", "xn--80a1acny", "XN--P1AI", "xn--", "почта"]
+)
+DOMAIN = st.lists(LABEL, min_size=1, max_size=4).map(".".join)
+HOST = DOMAIN | st.sampled_from(
+    ["local", "shop.local", "localhost", "a.test", "x" * 64 + ".example", "[127.0.0.1]", "a_b.c"]
+)
+WORD = st.sampled_from(
+    ["anna", "Anna", "info", "Info", "a+b", "a'b", "жук", '"a b"', '"a"', "", " ", "@", "<", "e\u0301", "x" * 190]
+)
+LOCAL = st.lists(WORD, min_size=1, max_size=3).map(".".join)
+
+
+@settings(deadline=None, max_examples=300)
+@given(LOCAL, HOST)
+def test_an_address_is_what_email_validator_says(local: str, host: str) -> None:
+    def said(check: Callable[[str], str]) -> str:
+        try:
+            return check(f"{local}@{host}")
+        except ValueError as error:
+            return f"refused: {error}"
+
+    assert said(address._checked) == said(address._validated)

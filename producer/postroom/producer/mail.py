@@ -153,6 +153,8 @@ class Mail(Checked):
         Raises:
             InvalidMail: the name cannot be used.
         """
+        if producer == self.producer and self.key is None:
+            return self
         check_producer(producer)
         changes: dict[str, Any] = {"producer": producer}
         if self.key is not None:
