@@ -30,7 +30,7 @@ def test_all_threads_send_at_once(house: House, databases: Databases) -> None:
         "text": "Thank you",
     }
     with Producer(house.settings.broker, public_key=public_key(house.settings)) as producer:
-        house.handed_over = producer.enqueue_many(Mail(from_=lane, **mail) for lane in lanes)
+        house.handed_over = list(producer.enqueue_many(Mail(from_=lane, **mail) for lane in lanes))
     at_once = connections = 0
     until = time.monotonic() + 60
     while house.under_way and time.monotonic() < until:

@@ -1,13 +1,15 @@
 """Nudges that come three times, out of order, or not at all: each mail goes once all the same."""
 
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
 from campaigns.faults import distorted
 from campaigns.house import House
 from long_form import LONG
-from postroom.producer.nudge import Nudger
+from postroom.producer.nudge import nudge
 
 pytestmark = pytest.mark.timeout(1200 if LONG else 120)
 
@@ -17,7 +19,23 @@ MAILS = 1000 if LONG else 60
 @pytest.mark.parametrize("how", ["tripled", "shuffled", "dropped"] if LONG else ["dropped"])
 def test_nudges(house: House, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     """Those of the producer, of the workers, and of the chores that make up for lost ones."""
-    monkeypatch.setattr(Nudger, "accept", distorted(Nudger.accept, how))
+    with house.redis.client() as client:
+        distorting = told_otherwise(distorted(client.lpush, how))
+        monkeypatch.setattr("postroom.producer.producer.nudge", distorting)
+        _send_and_count(house, how)
+
+
+def told_otherwise(publish: Callable[..., None]) -> Callable[..., bytes]:
+    """The producer's nudge, published in another way; what goes with the jobs tells of nothing."""
+
+    def changed(task: str, queue: str, arguments: Sequence[Any], *, origin: str) -> bytes:
+        publish(queue, nudge(task, queue, arguments, origin=origin))
+        return nudge(task, queue, ([], []), origin=origin)
+
+    return changed
+
+
+def _send_and_count(house: House, how: str) -> None:
     house.settings = house.settings.model_copy(update={"lease_seconds": 10.0})  # none ends on a busy machine
     house.open_books(connections=2)
     kinds = ("accept", "care", "drain")

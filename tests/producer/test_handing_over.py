@@ -1,16 +1,18 @@
 """Handing over to a real Redis: what lies there afterwards."""
 
 import base64
+import gc
 import itertools
 import json
 import quopri
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
 import pytest
+from celery import Celery
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from postroom.producer import BrokerUnavailable, InvalidMail, Mail, MailTooLarge, Producer
@@ -62,6 +64,14 @@ def spellings(text: str) -> Iterator[bytes]:
     for before in range(3):
         # Base64 of a text that stands at any place of another: without what its neighbours have a share in.
         yield base64.b64encode(b"\0" * before + octets)[(0, 2, 3)[before] : -4]
+
+
+def flat(message: dict[str, Any], within: str = "") -> dict[str, Any]:
+    """What a message says, by the names that lead to it."""
+    said: dict[str, Any] = {}
+    for name, each in message.items():
+        said |= flat(each, f"{within}{name}.") if isinstance(each, dict) and each else {f"{within}{name}": each}
+    return said
 
 
 def test_one_mail_is_in_the_inbox_and_nudged(
@@ -178,6 +188,33 @@ def test_many_are_read_lazily_and_nudged_by_the_hundred(
     assert [[each["name"] for each in batch] for batch in templates] == [["odd", "even"]] * 3
 
 
+def test_many_are_let_go_as_they_are_handed_over(producer: Producer, make: Make) -> None:
+    alive: list[int] = []
+
+    def generate() -> Iterator[Mail]:
+        for number in range(1000):
+            yield make()
+            if number % 100 == 50:
+                alive.append(sum(isinstance(each, Mail) for each in gc.get_objects()))
+
+    before = sum(isinstance(each, Mail) for each in gc.get_objects())
+    producer.enqueue_many(generate())
+    assert max(alive) - before < 110
+
+
+def test_a_nudge_is_the_message_that_celery_would_send(
+    producer: Producer, redis_server: RedisServer, make: Make, nudges: Nudges
+) -> None:
+    mail_id = str(producer.enqueue(make(template=TEMPLATE)))
+    with Celery("site", broker=redis_server.url, set_as_current=False) as celery:
+        celery.send_task("postroom.accept", args=[[mail_id], [TEMPLATE]], queue=QUEUE_ACCEPT, ignore_result=True)
+    ours, theirs = (flat(message) for message in nudges())
+    own = {f"headers.{name}" for name in ("id", "root_id", "origin", "argsrepr")}
+    own |= {f"properties.{name}" for name in ("correlation_id", "delivery_tag", "reply_to")}
+    assert {name for name in ours.keys() | theirs.keys() if ours.get(name, ...) != theirs.get(name, ...)} == own
+    assert {name: type(ours[name]) for name in own} == {name: type(theirs[name]) for name in own}
+
+
 @pytest.mark.parametrize("count", [0, 1, 99, 100, 101])
 def test_every_mail_of_any_number_is_handed_over_once(
     producer: Producer, redis_server: RedisServer, make: Make, nudges: Nudges, count: int
@@ -210,7 +247,7 @@ def test_a_wrong_mail_among_many_tells_what_was_handed_over(
 
     with pytest.raises(InvalidMail) as refused:
         producer.enqueue_many(generate())
-    told: list[UUID] = refused.value.handed_over  # type: ignore[attr-defined]
+    told: Sequence[UUID] = refused.value.handed_over  # type: ignore[attr-defined]
     assert told == [mail.id for mail in made]
     assert fields_of(redis_server) == {str(each) for each in told}
 
@@ -226,7 +263,7 @@ def test_a_broker_lost_among_many_tells_what_was_handed_over(public_key: PublicK
 
         with pytest.raises(BrokerUnavailable) as away:
             producer.enqueue_many(generate())
-        told: list[UUID] = away.value.handed_over  # type: ignore[attr-defined]
+        told: Sequence[UUID] = away.value.handed_over  # type: ignore[attr-defined]
         server.start()
         assert len(told) == 100
         assert fields_of(server) == {str(each) for each in told}
@@ -242,7 +279,7 @@ def test_a_job_over_the_limit_is_refused_and_the_message_says_both_sizes(
             producer.enqueue(make(text="x" * 4001))
         with pytest.raises(MailTooLarge) as refused:
             producer.enqueue_many([make(), make(text="x" * 4001), make()])
-    told: list[UUID] = refused.value.handed_over  # type: ignore[attr-defined]
+    told: Sequence[UUID] = refused.value.handed_over  # type: ignore[attr-defined]
     assert len(told) == 1
     assert len(fields_of(redis_server)) == 2
 

@@ -1,6 +1,7 @@
 """Ids are in the order of their making, and a key has the same id for ever."""
 
 import os
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +9,7 @@ from uuid import RFC_4122, UUID
 
 import pytest
 
-from postroom.producer.identifiers import keyed_id, uuid7
+from postroom.producer.identifiers import Ids, keyed_id, uuid7
 
 
 def test_ids_are_of_version_7_in_order_of_time() -> None:
@@ -67,3 +68,21 @@ def test_a_fork_finds_the_guard_free() -> None:
     finally:
         stop.set()
         busy.join()
+
+
+def test_ids_are_a_sequence_of_little_weight() -> None:
+    made = [uuid7() for _ in range(1000)]
+    ids = Ids()
+    for each in made:
+        ids.add(each)
+    assert (len(ids), list(ids)) == (1000, made)
+    assert ids == made
+    assert (ids[0], ids[-1], ids[10:13], ids[::-400]) == (made[0], made[-1], made[10:13], made[::-400])
+    assert (made[7] in ids, ids.index(made[7]), uuid7() in ids) == (True, 7, False)
+    assert ids != made[1:]
+    assert ids != [*made[1:], made[0]]
+    assert ids != "text"
+    assert not Ids()
+    with pytest.raises(IndexError):
+        ids[1000]
+    assert sys.getsizeof(ids._bytes) < 20 * 1000

@@ -3,7 +3,8 @@
 import os
 import threading
 import time
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, overload
 from uuid import UUID, uuid5
 
 _KEYED: Final = UUID("5f1c6a3e-7b0d-5c52-9a54-7f6f0f2b9d11")
@@ -37,3 +38,35 @@ def _marked(value: int) -> int:
     time_bits, rest = value >> 80, value & ((1 << 80) - 1)
     high, low = rest >> 68, (rest >> 6) & ((1 << 62) - 1)
     return (time_bits << 80) | (7 << 76) | (high << 64) | (0b10 << 62) | low
+
+
+class Ids(Sequence[UUID]):
+    """Ids in their order, 16 bytes each: those of a million mails take 16 MB, where a list would take 100."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def add(self, one: UUID) -> None:
+        """Put one at the end."""
+        self._bytes += one.bytes
+
+    def __len__(self) -> int:
+        return len(self._bytes) // 16
+
+    @overload
+    def __getitem__(self, place: int) -> UUID: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[UUID]: ...
+    def __getitem__(self, place: int | slice) -> UUID | list[UUID]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(len(self))[place]]
+        start = range(0, len(self._bytes), 16)[place]
+        return UUID(bytes=bytes(self._bytes[start : start + 16]))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} ids>"

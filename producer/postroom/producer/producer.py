@@ -1,13 +1,10 @@
 """The way in: `Producer` lays sealed jobs into the inbox and nudges `accept` (design §4).
 
 A job never lies in a Celery message, because Celery on Redis may lose one; the nudge says where it is. `enqueue`
-returning means handed over: the job is in Redis. When the nudge could not be published after that, a chore finds it.
+returning means handed over: the job is in Redis. When its nudge is lost after that, a chore finds it.
 """
 
-import json
-import logging
 import os
-import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,20 +15,18 @@ from uuid import UUID
 
 import redis
 
-from postroom.producer import names
+from postroom.producer import inbox, names
 from postroom.producer.broker import redis_client
-from postroom.producer.errors import BrokerUnavailable, KeyUnusable, MailTooLarge, SettingsInvalid
+from postroom.producer.errors import KeyUnusable, MailTooLarge, SettingsInvalid
+from postroom.producer.identifiers import Ids
 from postroom.producer.mail import Mail, Template, check_producer
-from postroom.producer.nudge import Nudger
+from postroom.producer.nudge import nudge
 from postroom.producer.sealing import PublicKey, Sealer
 from postroom.producer.surroundings import setting
 
 _BATCH: Final = 100
-_PAUSE_SECONDS: Final = 0.05
 _BATCH_BYTES: Final = 16 * 1024 * 1024
 _JOB_LIMIT_BYTES: Final = 10 * 1024 * 1024
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +44,6 @@ class _Connected:
 
     pid: int
     redis: redis.Redis
-    nudger: Nudger
 
 
 class Producer:
@@ -101,10 +95,12 @@ class Producer:
             MailTooLarge: the job is over the limit.
             BrokerUnavailable: Redis did not take it in time; the same `Mail` may be handed over again.
         """
-        return self._hand_over([self._job(mail)])[0]
+        job = self._job(mail)
+        self._hand_over([job])
+        return job.mail_id
 
-    def enqueue_many(self, mails: Iterable[Mail]) -> list[UUID]:
-        """Hand many mails over, 100 at a time; the iterable is read as it goes.
+    def enqueue_many(self, mails: Iterable[Mail]) -> Sequence[UUID]:
+        """Hand many mails over, 100 at a time; the iterable is read as it goes, and of it the ids alone are kept.
 
         Returns:
             Their ids, in order.
@@ -113,10 +109,12 @@ class Producer:
             MailTooLarge, BrokerUnavailable, and whatever the iterable raises: with the attribute `handed_over`, the ids
                 of the mails that had been handed over before, in order. All mails before the one that is wrong are.
         """
-        handed_over: list[UUID] = []
+        handed_over = Ids()
         try:
             for batch in self._batches(mails):
-                handed_over += self._hand_over(batch)
+                self._hand_over(batch)
+                for job in batch:
+                    handed_over.add(job.mail_id)
         except Exception as error:
             error.handed_over = handed_over  # type: ignore[attr-defined]
             raise
@@ -127,7 +125,6 @@ class Producer:
         connected, self._connected = self._connected, None
         if connected is not None and connected.pid == os.getpid():
             connected.redis.close()
-            connected.nudger.close()
 
     def __enter__(self) -> Self:
         return self
@@ -164,58 +161,20 @@ class Producer:
             )
         return _Job(mail.id, self._sealer.seal(job, names.inbox_identity(mail.id)), mail.template)
 
-    def _hand_over(self, batch: Sequence[_Job]) -> list[UUID]:
+    def _hand_over(self, batch: Sequence[_Job]) -> None:
         connected = self._connected
         if connected is None or connected.pid != os.getpid():
             connected = self._connected = self._connect()
-        fields = _write(connected.redis, batch, until=time.monotonic() + self._timeout_seconds)
-        try:
-            connected.nudger.accept(fields, _templates(batch))
-        except Exception as error:  # noqa: BLE001 - the mail is handed over, whatever became of the nudge
-            log.warning("a nudge was not published (%s); the mail waits in the inbox", type(error).__name__)
-        return [job.mail_id for job in batch]
-
-    def _connect(self) -> _Connected:
-        return _Connected(
-            os.getpid(),
-            redis_client(self._url, timeout_seconds=self._timeout_seconds),
-            Nudger(self._url, self.name, timeout_seconds=self._timeout_seconds),
+        templates = _templates(batch)
+        inbox.lay(
+            connected.redis,
+            [(str(job.mail_id), job.sealed) for job in batch],
+            lambda fields: nudge(names.TASK_ACCEPT, names.QUEUE_ACCEPT, (fields, templates), origin=self.name),
+            until=time.monotonic() + self._timeout_seconds,
         )
 
-
-def _write(client: redis.Redis, batch: Sequence[_Job], *, until: float) -> list[str]:
-    """Write a batch into the inbox in one transaction.
-
-    A job whose id still lies there gets a field beside it: it may have another body, and the ledger compares them.
-
-    Returns:
-        The fields that were written.
-    """
-    jobs = [(str(job.mail_id), job.sealed) for job in batch]
-    taken = _set_new(client, jobs, until=until)
-    again = [
-        (f"{field}~{secrets.token_hex(4)}", sealed) for (field, sealed), new in zip(jobs, taken, strict=True) if not new
-    ]
-    if again:
-        _set_new(client, again, until=until)
-    return [field for field, _ in [*jobs, *again]]
-
-
-def _set_new(client: redis.Redis, jobs: Sequence[tuple[str, bytes]], *, until: float) -> list[bool]:
-    """Write jobs whose fields are free, and say which were. A Redis that is just starting again is waited for."""
-    now = time.time()
-    while True:
-        pipeline = client.pipeline(transaction=True)
-        for field, sealed in jobs:
-            pipeline.hsetnx(names.INBOX, field, sealed)
-        pipeline.zadd(names.INBOX_AT, {field: now for field, _ in jobs}, nx=True)
-        try:
-            return [bool(new) for new in pipeline.execute()[: len(jobs)]]
-        except redis.RedisError as error:
-            passes = isinstance(error, redis.ConnectionError) and not isinstance(error, redis.AuthenticationError)
-            if not passes or time.monotonic() + _PAUSE_SECONDS > until:
-                raise BrokerUnavailable(_what_to_do(error)) from error
-        time.sleep(_PAUSE_SECONDS)
+    def _connect(self) -> _Connected:
+        return _Connected(os.getpid(), redis_client(self._url, timeout_seconds=self._timeout_seconds))
 
 
 def _public_key(given: PublicKey | str | Path | None, data_dir: Path) -> PublicKey:
@@ -242,23 +201,5 @@ def _limit_in_force() -> int:
 
 def _templates(batch: Iterable[_Job]) -> list[dict[str, Any]]:
     """The distinct template metadata of a batch, for Flower's eyes."""
-    templates = (job.template.model_dump(mode="json") for job in batch if job.template is not None)
-    return list({json.dumps(template, sort_keys=True): template for template in templates}.values())
-
-
-def _what_to_do(error: redis.RedisError) -> str:
-    # Within a pipeline redis-py puts the command before the server's words, and with it a part of the sealed job.
-    said = str(error).rpartition(" of pipeline caused error: ")[2].partition("\n")[0] or type(error).__name__
-    match error:
-        case redis.AuthenticationError():
-            return f"Redis refused to sign us in ({said}): check the password in POSTROOM_BROKER_URL"
-        case redis.exceptions.OutOfMemoryError():
-            return f"Redis is full ({said}): the workers must empty the inbox, or raise its maxmemory"
-        case redis.exceptions.ReadOnlyError():
-            return f"Redis is a read-only replica ({said}): POSTROOM_BROKER_URL must name the primary"
-        case redis.ResponseError() if said.startswith("MISCONF"):
-            return "Redis cannot write its append-only file (MISCONF): make room on its disk; it goes on by itself then"
-        case redis.TimeoutError():
-            return "Redis did not answer in time: is it running and not overloaded? `postroom doctor` tells"
-        case _:
-            return f"Redis cannot be used ({said}): is `postroom up` running, and POSTROOM_BROKER_URL right?"
+    templates = {job.template.model_dump_json(): job.template for job in batch if job.template is not None}
+    return [template.model_dump(mode="json") for template in templates.values()]
