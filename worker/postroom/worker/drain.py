@@ -172,12 +172,15 @@ class _Drain:
         while current is not None:
             upcoming = None if self._must_end() else self._next(session)
             self._claim_ahead()
+            following = None if upcoming is None else (upcoming.envelope, upcoming.content)
             with self._run.sending(session.cut_off):
-                delivery = session.deliver(current.envelope, current.content, partial(self._permit, turn))
+                delivery = session.deliver(
+                    current.envelope, current.content, partial(self._permit, turn), following=following
+                )
             self.unsent = None
             record = self._record(current, delivery, reused=reused)
             reused = True
-            if upcoming is not None and (not session.reusable or self.trouble is not None or self._must_end()):
+            if upcoming is not None and not self._goes_on(session):
                 self._hand.appendleft(upcoming.mail)
                 upcoming = None
             turn = self._turn(record, upcoming)
@@ -204,11 +207,21 @@ class _Drain:
             self.unsent = None
         return stands
 
+    def _goes_on(self, session: Session) -> bool:
+        """Whether to go on with the next mail: one whose envelope the server has by now costs a session if not."""
+        if not session.reusable or self.trouble is not None or self._must_stop():
+            return False
+        return session.promised is not None or not self._must_end()
+
+    def _must_stop(self) -> bool:
+        """Whether no further mail may go: a warm stop, a lost lease, or no way to write down what becomes of it."""
+        return self._process.stopping.is_set() or self._lost.is_set() or self._database_is_away
+
     def _must_end(self) -> bool:
-        """Whether to stop after the mail in hand: a warm stop, a lost lease, a server so slow that the lane's task has
-        left it, or other lanes that wait for a thread.
+        """Whether to ask for no further mail: so it is too where a server is so slow that the lane's task has left it,
+        and where other lanes wait for a thread.
         """
-        if self._process.stopping.is_set() or self._lost.is_set() or self._database_is_away or self._run.alone:
+        if self._must_stop() or self._run.alone:
             return True
         return time.monotonic() - self._began > _YIELD_AFTER_SECONDS and self._process.patience.lanes_wait()
 
