@@ -152,7 +152,8 @@ def test_importing_it_pulls_no_database_and_no_web_server() -> None:
         *("postroom.config", "postroom.worker", "postroom.front"),
     ]
     script = (
-        f"import sys, postroom.producer as p; print([name for name in {unwanted} if name in sys.modules], p.__all__)"
+        "import sys; from postroom.producer import *; import postroom.producer as p; "
+        f"print([name for name in {unwanted} if name in sys.modules], p.__all__)"
     )
     environment = {name: each for name, each in os.environ.items() if name != "PYTHONPATH"}
     told = subprocess.run(

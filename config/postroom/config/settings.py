@@ -12,10 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from postroom.producer import names, surroundings
-from postroom.producer.broker import celery_url
 from postroom.producer.errors import SettingsInvalid
-from postroom.producer.mail import Address
-from postroom.producer.sealing import PublicKey
 
 PREFIX: Final = "POSTROOM_"
 
@@ -39,7 +36,7 @@ def _check_database_url(value: str) -> None:
         raise ValueError(
             "must begin with sqlite:/// or postgresql://, such as postgresql+psycopg://user:password@host/name"
         )
-    from sqlalchemy import make_url  # noqa: PLC0415 - commands without a database start fast
+    from sqlalchemy import make_url  # noqa: PLC0415 - what is not set is not waited for
     from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
 
     told = "cannot be read as a URL; in a password @ : / ? # are written %40 %3A %2F %3F %23"
@@ -126,6 +123,8 @@ class Settings(BaseSettings):
     @classmethod
     def _broker_is_redis(cls, value: str | None) -> str | None:
         if value is not None:
+            from postroom.producer.broker import celery_url  # noqa: PLC0415
+
             celery_url(value)
         return value
 
@@ -133,13 +132,19 @@ class Settings(BaseSettings):
     @classmethod
     def _public_key_is_one(cls, value: str | None) -> str | None:
         if value is not None:
+            from postroom.producer.sealing import PublicKey  # noqa: PLC0415
+
             PublicKey.from_text(value)
         return value
 
     @field_validator("system_from")
     @classmethod
     def _system_from_is_an_address(cls, value: str | None) -> str | None:
-        return None if value is None else Address(address=value).address
+        if value is None:
+            return None
+        from postroom.producer.mail import Address  # noqa: PLC0415
+
+        return Address(address=value).address
 
     @field_validator("smtp_hello_name")
     @classmethod
