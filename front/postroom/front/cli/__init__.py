@@ -44,9 +44,9 @@ def _run() -> None:
     from postroom.producer.errors import PostroomError  # noqa: PLC0415 - whatever takes its time can be interrupted
 
     try:
-        from postroom.front.cli.root import app  # noqa: PLC0415 - a bare install has no typer: said below
+        from postroom.front.cli.root import make  # noqa: PLC0415 - a bare install has no typer: said below
 
-        app()
+        make(sys.argv[1:])()
     except PostroomError as error:
         sys.stderr.write(f"postroom: {error}\n")
         sys.exit(1)

@@ -1,38 +1,51 @@
 """The root of the command line: one line a subject.
 
-A subject is a file beside this one with a `typer.Typer()` named `app`: `add_typer(accounts.app, name="account")` gives
-`postroom account …`; without a name its commands stand at the root.
+A subject is a file beside this one with a `typer.Typer()` named `app`. Where that has a name, it is `postroom NAME …`;
+else its commands stand at the root. Only the subject that is spoken to is imported: a worker waits for no table drawn
+by `mail list`.
 """
 
 import os
-from importlib import metadata
-from typing import Annotated
+from collections.abc import Sequence
+from importlib import import_module, metadata
+from typing import Annotated, Final
 
 import typer
 
 from postroom.front import child
-from postroom.front.cli import (
-    account,
-    demo,
-    doctor,
-    erasing,
-    explain,
-    mail,
-    output,
-    pausing,
-    reject,
-    reply,
-    running,
-    send,
-)
 
-app = typer.Typer(
-    name="postroom",
-    help="Sends an organisation's mail from its own mailboxes.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,  # its tracebacks show local variables, passwords among them
-)
+_SUBJECTS: Final = {
+    "running": ("up", "worker", "scheduler", "flower", "migrate", "keygen", "broker-url"),
+    "account": ("account",),
+    "send": ("send",),
+    "mail": ("mail",),
+    "explain": ("explain",),
+    "pausing": ("pause", "resume"),
+    "reject": ("reject",),
+    "reply": ("reply",),
+    "erasing": ("erase",),
+    "doctor": ("doctor",),
+    "demo": ("demo",),
+}
+"""File → the words that it answers to."""
+_NAMED: Final = ("account", "mail", "reject")
+
+
+def make(words: Sequence[str]) -> typer.Typer:
+    """The app for a command line: with the subject that its first word names, else with all of them."""
+    app = typer.Typer(
+        name="postroom",
+        help="Sends an organisation's mail from its own mailboxes.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,  # its tracebacks show local variables, passwords among them
+    )
+    app.callback()(begin)
+    spoken_to = [subject for subject, answers in _SUBJECTS.items() if words and words[0] in answers]
+    for subject in spoken_to or _SUBJECTS:
+        commands = import_module(f"postroom.front.cli.{subject}").app
+        app.add_typer(commands, name=subject if subject in _NAMED else None)
+    return app
 
 
 def _print_version(asked: bool) -> None:
@@ -41,28 +54,15 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def begin(
     version: Annotated[  # noqa: ARG001 - it ends the command by itself
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
     ] = False,
 ) -> None:
     """Tell of names that look like settings and are none. What `up` starts leaves that to it."""
-    from postroom.config import settings_sources  # noqa: PLC0415 - not for --help
-
     if child.SUPERVISOR_PID not in os.environ:
+        from postroom.config import settings_sources  # noqa: PLC0415 - not for --help
+        from postroom.front.cli import output  # noqa: PLC0415
+
         for each in settings_sources.unknown():
             output.note(f"postroom: {each}")
-
-
-app.add_typer(running.app)
-app.add_typer(account.app, name="account")
-app.add_typer(send.app)
-app.add_typer(mail.app, name="mail")
-app.add_typer(explain.app)
-app.add_typer(pausing.app)
-app.add_typer(reject.app, name="reject")
-app.add_typer(reply.app)
-app.add_typer(erasing.app)
-app.add_typer(doctor.app)
-app.add_typer(demo.app)
