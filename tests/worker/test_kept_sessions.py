@@ -90,3 +90,16 @@ def test_postfix_closes_an_idle_session_and_the_next_mail_does_not_notice(
             assert [attempt["outcome"] for attempt in shown["attempts_log"]] == ["accepted"]
         server.wait_delivered(2)
         assert house.account(account).health is Health.OK
+
+
+def test_envelopes_go_ahead_of_replies_where_the_account_allows_it(house: House) -> None:
+    turns = []
+    for pipelining in (True, False):
+        with ScriptedSMTP() as server:
+            account = house.add_account(server, f"{pipelining}@shop.example", connections=1, pipelining=pipelining)
+            for _ in range(4):
+                house.take(from_=account.address)
+            house.drain(account)
+            assert len(server.accepted) == 4
+            turns.append(server.turns)
+    assert turns[0] <= turns[1] / 2, turns

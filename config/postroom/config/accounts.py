@@ -43,6 +43,7 @@ class Account:
     active: bool = True
     priority: int = 0
     connections: int = DEFAULT_CONNECTIONS
+    pipelining: bool = True
     mails_per_minute: int | None = None
     recipients_per_day: int | None = None
     open_at: datetime | None = None
@@ -89,6 +90,7 @@ class Account:
             "auth": self.auth,
             "login": self.login,
             "allow_cleartext": self.allow_cleartext,
+            "pipelining": self.pipelining,
             "active": self.active,
             "priority": self.priority,
             "health": self.health,
@@ -231,7 +233,7 @@ def replace_proved(connection: Connection, before: Account, after: Account) -> A
 
 
 def replace_unproved(connection: Connection, before: Account, after: Account) -> Account:
-    """Store a change that needs no proof: name, owner, priority, limits, the active flag.
+    """Store a change that needs no proof: name, owner, priority, limits, pipelining, the active flag.
 
     Raises:
         Refused: somebody else changed or removed the account since `before` was read, or another one is the same.

@@ -28,7 +28,8 @@ LOGIN = "shop@shop.example"
 PASSWORD = "right horse"
 SHAPE = {
     *("id", "address", "name", "owner", "host", "port", "security", "auth", "login", "active", "priority", "health"),
-    *("limits", "verified_at", "allow_cleartext", "health_detail", "created_at", "paused_at", "paused_why"),
+    *("limits", "verified_at", "allow_cleartext", "pipelining", "health_detail", "created_at", "paused_at"),
+    "paused_why",
 }
 UNLIMITED = {"mails_per_minute": None, "recipients_per_day": None}
 

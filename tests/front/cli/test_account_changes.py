@@ -93,12 +93,13 @@ def test_a_new_password_alone_is_proved(house: Any, account: Any, mailbox: Aiosm
 
 
 def test_what_concerns_only_us_needs_no_proof(house: Any, account: Any) -> None:
-    words = ("--name", "Shop", "--owner", "crm-7", "--priority", "-2", "--connections", "1")
+    words = ("--name", "Shop", "--owner", "crm-7", "--priority", "-2", "--connections", "1", "--no-pipelining")
     edited = house.run("account", "edit", LOGIN, *words, "--json").json
-    assert [edited[name] for name in ("name", "owner", "priority", "limits")] == [
+    assert [edited[name] for name in ("name", "owner", "priority", "pipelining", "limits")] == [
         "Shop",
         "crm-7",
         -2,
+        False,
         {"connections": 1, "mails_per_minute": None, "recipients_per_day": None},
     ]
     assert edited["verified_at"] == house.run("account", "show", LOGIN, "--json").json["verified_at"]

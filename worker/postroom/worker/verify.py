@@ -94,6 +94,7 @@ def candidate_to_json(account: Account) -> bytes:
         "auth": account.auth,
         "login": account.login,
         "allow_cleartext": account.allow_cleartext,
+        "pipelining": account.pipelining,
         "password": None if account.password is None else base64.b64encode(account.password).decode(),
     }
     return json.dumps(fields).encode()
@@ -126,6 +127,7 @@ def server_of(account: Account, ring: Ring) -> Server:
         account.login,
         password,
         account.allow_cleartext,
+        account.pipelining,
     )
 
 

@@ -44,6 +44,11 @@ _PRIORITY = typer.Option(metavar="N", help="Of several accounts with an address 
 _CONNECTIONS = typer.Option(min=1, max=100, metavar="N", help="Connections at once, at most.")
 _CLEARTEXT = typer.Option("--allow-cleartext", help="Let the password go over an unencrypted connection.")
 _CLEARTEXT_OR_NOT = typer.Option("--allow-cleartext/--no-allow-cleartext", help=_CLEARTEXT.help, show_default=False)
+_PIPELINING = typer.Option(
+    "--pipelining/--no-pipelining",
+    help="Write commands ahead of the replies where the server offers it.",
+    show_default=False,
+)
 _Reference = Annotated[str, typer.Argument(metavar="ACCOUNT", help="Its id or address.", show_default=False)]
 
 
@@ -65,6 +70,7 @@ def add(
     mails_per_minute: limits.MailsPerMinute = None,
     recipients_per_day: limits.RecipientsPerDay = None,
     allow_cleartext: Annotated[bool, _CLEARTEXT] = False,
+    pipelining: Annotated[bool, _PIPELINING] = True,
     as_json: output.Json = False,
 ) -> None:
     """Prove a mailbox by a test mail to itself, then store it. The password is asked for, or read from stdin or a file.
@@ -88,6 +94,7 @@ def add(
         auth=auth,
         login=(login or address) if signs_in else "",
         allow_cleartext=allow_cleartext,
+        pipelining=pipelining,
         priority=priority,
         connections=connections,
         **limits.given(mails_per_minute=mails_per_minute, recipients_per_day=recipients_per_day),
@@ -124,6 +131,7 @@ def edit(
     mails_per_minute: limits.MailsPerMinute = None,
     recipients_per_day: limits.RecipientsPerDay = None,
     allow_cleartext: Annotated[bool | None, _CLEARTEXT_OR_NOT] = None,
+    pipelining: Annotated[bool | None, _PIPELINING] = None,
     as_json: output.Json = False,
 ) -> None:
     """Change what is given. Another address, password, host, port, security, auth or login is proved first.
@@ -143,6 +151,7 @@ def edit(
         "priority": priority,
         "connections": connections,
         "allow_cleartext": allow_cleartext,
+        "pipelining": pipelining,
     }
     changes: dict[str, Any] = {field: value for field, value in wanted.items() if value is not None}
     changes |= limits.given(mails_per_minute=mails_per_minute, recipients_per_day=recipients_per_day)
