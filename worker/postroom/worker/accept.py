@@ -16,10 +16,11 @@ from uuid import UUID
 
 import redis
 import structlog
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, bindparam, insert, literal, select
+from sqlalchemy.dialects import postgresql, sqlite
 
 from postroom.config.away import is_away
-from postroom.config.database import insert_new, now
+from postroom.config.database import now
 from postroom.config.states import HeldReason, MailState, OnUncertain, PriorityRank, RecipientState
 from postroom.config.tables import letters, mails, recipients, rejects
 from postroom.producer import names
@@ -38,7 +39,22 @@ from postroom.worker.turns import Coming
 _MOST_TRIES: Final = 5
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")
 
+_CLOCK_AND_KNOWN: Final = select(now().label("clock"), mails.c.id, mails.c.body_hash).select_from(
+    select(literal(1)).subquery("once").outerjoin(mails, mails.c.id.in_(bindparam("ids", expanding=True)))
+)
+_NEW_MAILS: Final = {
+    "sqlite": sqlite.insert(mails).on_conflict_do_nothing(),
+    "postgresql": postgresql.insert(mails).on_conflict_do_nothing(),
+}
+_NEW_LETTERS: Final = insert(letters)
+_NEW_RECIPIENTS: Final = insert(recipients)
+_COUNTED: Final = {"preserve_rowcount": True}
+
 log = structlog.get_logger(__name__)
+
+
+class _Raced(Exception):
+    """Another accept recorded one of these mails in the meantime."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,17 +133,28 @@ def _record(process: Process, batch: Sequence[Waiting]) -> None:
     done: list[Waiting] = []
     try:
         opened, rejected = _open(process, batch)
-        with process.database.write() as connection:
-            inserted = _insert(process, connection, opened)
-            _reject(connection, [*rejected, *inserted.other_body])
+        inserted = _write(process, opened, rejected)
         done = [each.waiting for each in opened] + [each.waiting for each in rejected]
     finally:
-        process.inbox.put_back([each.field for each in batch if each not in done])
+        fields = {each.field for each in done}
+        process.inbox.put_back([each.field for each in batch if each.field not in fields])
     process.inbox.done(done)
     for account_id in inserted.lanes:
         process.nudges.drain(account_id)
     refused = len(rejected) + len(inserted.other_body)
     log.info("accepted", mails=inserted.mails, known=len(done) - inserted.mails - refused, rejected=refused)
+
+
+def _write(process: Process, opened: Sequence[_Opened], rejected: Sequence[_Rejected]) -> _Inserted:
+    """Record in one transaction; in another one if the first met what somebody else was recording: it is known now."""
+    while True:
+        try:
+            with process.database.write() as connection:
+                inserted = _insert(process, connection, opened)
+                _reject(connection, [*rejected, *inserted.other_body])
+                return inserted
+        except _Raced:
+            continue
 
 
 def _open(process: Process, batch: Sequence[Waiting]) -> tuple[list[_Opened], list[_Rejected]]:
@@ -185,9 +212,12 @@ def _check_raw_from(raw: bytes, sender: Address) -> None:
 
 
 def _insert(process: Process, connection: Connection, opened: Sequence[_Opened]) -> _Inserted:
-    """Insert new mails."""
-    clock = connection.execute(select(now())).scalar_one()
-    known = _known(connection, [each.mail.id for each in opened])
+    """Insert new mails.
+
+    Raises:
+        _Raced: one of them is there by now.
+    """
+    clock, known = _clock_and_known(connection, [each.mail.id for each in opened])
     fresh: dict[UUID, _Opened] = {}
     other_body: list[_Rejected] = []
     for each in opened:
@@ -197,23 +227,27 @@ def _insert(process: Process, connection: Connection, opened: Sequence[_Opened])
         elif first != each.body_hash:
             error = f"key: {each.mail.key!r} was used before with another body" if each.mail.key else "id: used before"
             other_body.append(_Rejected(each.waiting, error, each.mail.producer))
-    if not fresh:
-        return _Inserted(0, other_body, set())
-    chooser = Chooser(connection, {(each.from_.key, each.mail.owner) for each in fresh.values()})
-    rows = [_mail_row(process, each, chooser, clock) for each in fresh.values()]
-    sealed = {each.mail.id: _sealed(process, _letter(each, chooser, clock), each.mail.id) for each in fresh.values()}
+    if fresh:
+        written = sorted(fresh.values(), key=lambda each: each.mail.id)  # all who accept take mails in this order
+        return _Inserted(len(written), other_body, _insert_fresh(process, connection, written, clock))
+    return _Inserted(0, other_body, set())
+
+
+def _insert_fresh(process: Process, connection: Connection, fresh: Sequence[_Opened], clock: datetime) -> set[UUID]:
+    """Insert mails that were not there; returns the accounts that got some that are ready."""
+    chooser = Chooser(connection, {(each.from_.key, each.mail.owner) for each in fresh})
+    rows = [_mail_row(process, each, chooser, clock) for each in fresh]
+    sealed = [
+        {"mail_id": each.mail.id, "sealed": _sealed(process, _letter(each, row["from_name"], clock), each.mail.id)}
+        for each, row in zip(fresh, rows, strict=True)
+    ]
     _give_turns(connection, rows)  # others who accept mail of the same owner wait from here on
-    inserted = set(connection.execute(insert_new(mails, connection).returning(mails.c.id), rows).scalars())
-    written = [each for each in fresh.values() if each.mail.id in inserted]
-    if written:
-        connection.execute(
-            insert(letters), [{"mail_id": each.mail.id, "sealed": sealed[each.mail.id]} for each in written]
-        )
-        connection.execute(insert(recipients), [row for each in written for row in _recipient_rows(each.mail)])
-    raced = [each for each in fresh.values() if each.mail.id not in inserted]
-    if raced:  # another accept had them in hand too; its rows stand now
-        other_body += _insert(process, connection, raced).other_body
-    return _Inserted(len(written), other_body, _lanes(rows, inserted))
+    inserted = connection.execute(_NEW_MAILS[connection.dialect.name], rows, execution_options=_COUNTED)
+    if inserted.rowcount != len(rows):
+        raise _Raced
+    connection.execute(_NEW_LETTERS, sealed)
+    connection.execute(_NEW_RECIPIENTS, [row for each in fresh for row in _recipient_rows(each.mail)])
+    return {row["account_id"] for row in rows if row["ready"]}
 
 
 def _sealed(process: Process, letter: Letter, mail_id: UUID) -> bytes:
@@ -228,13 +262,10 @@ def _give_turns(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
         row["turn"] = given.get(row["id"], 0)
 
 
-def _known(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, bytes]:
-    rows = connection.execute(select(mails.c.id, mails.c.body_hash).where(mails.c.id.in_(ids)))
-    return {row.id: row.body_hash for row in rows}
-
-
-def _lanes(rows: Sequence[dict[str, Any]], inserted: set[UUID]) -> set[UUID]:
-    return {row["account_id"] for row in rows if row["ready"] and row["id"] in inserted}
+def _clock_and_known(connection: Connection, ids: Sequence[UUID]) -> tuple[datetime, dict[UUID, bytes]]:
+    """The database's time, and the hashes of those mails that it has."""
+    rows = connection.execute(_CLOCK_AND_KNOWN, {"ids": ids}).all()
+    return rows[0].clock, {row.id: row.body_hash for row in rows if row.id is not None}
 
 
 def _mail_row(process: Process, each: _Opened, chooser: Chooser, clock: datetime) -> dict[str, Any]:
@@ -298,8 +329,9 @@ def _subject(mail: Mail) -> str:
     return _CONTROLS.sub(" ", str(head.get("Subject", "")))  # an encoded word may hold any character
 
 
-def _letter(each: _Opened, chooser: Chooser, clock: datetime) -> Letter:
-    return letter_of(each.mail, each.from_.model_copy(update={"name": _display_name(each, chooser)}), date=clock)
+def _letter(each: _Opened, name: str, clock: datetime) -> Letter:
+    from_ = each.from_ if name == each.from_.name else each.from_.model_copy(update={"name": name})
+    return letter_of(each.mail, from_, date=clock)
 
 
 def _recipient_rows(mail: Mail) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ alone next time; only then does a try count against it, so that a bad job cannot
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 from uuid import UUID
 
@@ -50,7 +51,7 @@ MOST_AT_ONCE: Final = 100
 STRAY_AFTER_SECONDS: Final = 30
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Waiting:
     """One job as it lies in the inbox.
 
@@ -64,7 +65,7 @@ class Waiting:
     sealed: bytes
     crashed: bool
 
-    @property
+    @cached_property
     def mail_id(self) -> UUID:
         """The id that the job is sealed for; the nil UUID for a field that is none, so that it opens for nobody."""
         try:
