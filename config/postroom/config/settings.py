@@ -182,7 +182,12 @@ class Settings(BaseSettings):
     @property
     def database(self) -> str:
         """The SQLAlchemy URL in force."""
-        return self.database_url or f"sqlite:///{self.data_dir.resolve() / 'postroom.db'}"
+        return self.database_url or f"sqlite:///{self.sqlite_file}"
+
+    @property
+    def sqlite_file(self) -> Path:
+        """Where the ledger lies unless a URL says otherwise."""
+        return self.data_dir.resolve() / "postroom.db"
 
     @property
     def broker(self) -> str:

@@ -1,14 +1,10 @@
 """Making key files, and refusing to where a new one would stand for one that is lost."""
+# ruff: noqa: PLC0415 - where no key is missing, the ledger is not looked at
 
 from pathlib import Path
 
-from sqlalchemy import exists, make_url, select
-from sqlalchemy.exc import SQLAlchemyError
-
 from postroom.config import vault
-from postroom.config.database import Database
 from postroom.config.settings import Settings
-from postroom.config.tables import accounts, mails
 from postroom.producer.errors import KeyUnusable
 
 
@@ -32,6 +28,14 @@ def make(settings: Settings) -> list[Path]:
 
 
 def _ledger_is_in_use(settings: Settings) -> bool:
+    if settings.database_url is None and not settings.sqlite_file.is_file():
+        return False
+    from sqlalchemy import exists, make_url, select
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from postroom.config.database import Database
+    from postroom.config.tables import accounts, mails
+
     url = make_url(settings.database)
     if url.get_backend_name() == "sqlite" and not (url.database and Path(url.database).is_file()):
         return False

@@ -14,11 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from postroom.config import database
 from postroom.config.settings import Settings
 from postroom.front import data_folder, flower, key_files, local_redis
+from postroom.front.apart import apart
 from postroom.front.display import Display
 from postroom.front.process import Program
 from postroom.front.supervisor import OWN_NAME, Supervisor
@@ -52,7 +50,7 @@ def up(settings: Settings) -> int:
         flower.credentials(settings)
         redis = _redis(settings)
         _make_keys(settings, display)
-        migrate(settings)
+        apart(lambda: migrate(settings))
         programs = [*redis, *(Program(name, self_command(*words)) for name, words in COMMANDS.items())]
         report = _Report(settings, display)
         try:
@@ -69,6 +67,10 @@ def migrate(settings: Settings) -> None:
     Raises:
         Refused: the database cannot be used; the message says why.
     """
+    from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 - `up` itself needs no database
+
+    from postroom.config import database  # noqa: PLC0415
+
     if settings.database_url is None:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:

@@ -4,9 +4,12 @@ Once a second it asks for all whose time has come, by one message: taking a mess
 that finds nothing to do.
 """
 
+from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from celery.beat import BeatLazyFunc
+from celery.schedules import schedule
 
 from postroom.config.settings import Settings
 from postroom.producer import names
@@ -42,7 +45,8 @@ def run_scheduler(settings: Settings) -> None:
     app.conf.beat_schedule = {
         ROUND: {
             "task": chore_task(ROUND),
-            "schedule": _ROUND_SECONDS,
+            # Celery's own clock looks each time whether summer time ends in UTC
+            "schedule": schedule(_ROUND_SECONDS, nowfun=partial(datetime.now, UTC)),
             "args": (BeatLazyFunc(Rounds().next),),
             "options": {"queue": names.QUEUE_CARE, "expires": _ROUND_LIVES_SECONDS, "ignore_result": True},
         }
