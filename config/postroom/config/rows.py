@@ -7,12 +7,25 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
-from sqlalchemy import JSON, FromClause, String, bindparam, cast, column, func, literal_column, select, type_coerce
+from sqlalchemy import (
+    JSON,
+    FromClause,
+    Integer,
+    String,
+    bindparam,
+    cast,
+    column,
+    func,
+    literal_column,
+    select,
+    type_coerce,
+)
 from sqlalchemy.types import TypeEngine
 
 S = TypeVar("S")
 
 _GIVEN: Final = bindparam("given_rows", type_=String)
+_NUMBER: Final = bindparam("given_number", type_=Integer)
 
 
 class Rows:
@@ -29,10 +42,10 @@ class Rows:
         """A statement over such rows for each kind of database, by the name of its dialect."""
         return {"sqlite": build(self._on_sqlite()), "postgresql": build(self._on_postgresql())}
 
-    def parameters(self, rows: Sequence[Sequence[Any]]) -> dict[str, str]:
-        """The parameter that gives a statement these rows."""
+    def parameters(self, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        """The parameters that give a statement these rows."""
         objects = [dict(zip(self._columns, row, strict=True)) for row in rows]
-        return {_GIVEN.key: json.dumps(objects, default=_uuid)}
+        return {_GIVEN.key: json.dumps(objects, default=_uuid), _NUMBER.key: len(objects)}
 
     def _on_sqlite(self) -> FromClause:
         each = func.json_each(_GIVEN).table_valued("value")
@@ -44,11 +57,9 @@ class Rows:
 
     def _on_postgresql(self) -> FromClause:
         columns = (column(name, kind) for name, kind in self._columns.items())
-        return (
-            func.json_to_recordset(cast(_GIVEN, JSON))
-            .table_valued(*columns, name="given")
-            .render_derived(with_types=True)
-        )
+        each = func.json_to_recordset(cast(_GIVEN, JSON)).table_valued(*columns).render_derived(with_types=True)
+        # Without the limit its planner expects a hundred rows, and would rather scan a table of some thousands.
+        return select(each).limit(_NUMBER).subquery("given")
 
 
 def _uuid(value: UUID) -> str:
