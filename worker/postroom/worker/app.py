@@ -5,6 +5,7 @@ of its error: a message or a traceback could hold an address.
 """
 
 import functools
+import gc
 import os
 import signal
 import time
@@ -204,6 +205,7 @@ def run_worker(kind: Kind, settings: Settings, *, name: str | None = None) -> No
     try:
         wait_for_room(process, kind)
         _tell_keys(process)
+        gc.freeze()  # what is there now stays
         _worker(worker_app, kind, settings, name or kind).start()
         if not process.stopping.is_set():  # Celery has logged why, and leaves with 0
             raise Refused("the worker ended without being told to; start it again")
