@@ -21,6 +21,7 @@ from postroom.worker.following import Following
 from postroom.worker.heartbeat import Heartbeat
 from postroom.worker.inbox import Inbox
 from postroom.worker.nudges import Nudges
+from postroom.worker.pacing import Pacing
 from postroom.worker.patience import Patience, Run
 from postroom.worker.smtp.pool import Pool
 from postroom.worker.smtp.server import Client, Timeouts, default_hello_name, tls_context
@@ -42,6 +43,7 @@ class Process:
         self.nudges = nudges
         self.stopping = threading.Event()
         self.releasing = threading.Lock()
+        self.pacing = Pacing()
         self._parts: list[Callable[[], None]] = []
 
     @cached_property

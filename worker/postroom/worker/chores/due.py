@@ -1,5 +1,6 @@
 """Due: mails whose time has come are ready; uncertain ones are sent again, once; lanes with ready mail are nudged."""
 
+import time
 from typing import Final
 
 from sqlalchemy import ColumnElement, Connection, exists, false, func, select, true, update
@@ -64,5 +65,5 @@ def _nudge_lanes(process: Process) -> None:
     idle = select(accounts.c.id).where(accounts.c.active, MAY_SEND, ready, drained == 0)
     with process.database.read() as connection:
         lanes = list(connection.execute(idle).scalars())
-    for account_id in lanes:
+    for account_id in process.pacing.due(lanes, time.monotonic()):
         process.nudges.drain(account_id)
