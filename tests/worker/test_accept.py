@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Connection, func, select
 
 from postroom.config import rejects
 from postroom.config.tables import mails
@@ -131,6 +131,30 @@ def test_the_same_key_with_another_body_is_refused_while_it_lies_in_the_inbox(ho
     house.accept(*sorted(fields))
     assert house.show(first)["subject"] == "Order 7"
     assert "'order-7' was used before with another body" in str(rejected(house)[0]["error"])
+    assert inbox_is_empty(house)
+
+
+def test_what_another_accept_records_meanwhile_is_known_when_all_is_begun_anew(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = house.take(key="order-7", subject="Order 7")
+    house.enqueue(key="order-7", subject="Order 7")
+    house.enqueue(key="order-7", subject="Another order")
+    fresh = house.enqueue()
+    asked: list[int] = []
+    usual = accept_module._clock_and_known
+
+    def too_early(connection: Connection, ids: Any) -> Any:
+        clock, known = usual(connection, ids)
+        asked.append(len(ids))
+        return clock, known if len(asked) > 1 else {}
+
+    monkeypatch.setattr(accept_module, "_clock_and_known", too_early)
+    fields: Any = house.process.redis.hkeys(names.INBOX)
+    house.accept(*sorted(field.decode() for field in fields))
+    assert asked == [3, 3], "in one transaction, then in another"
+    assert (count(house), house.show(first)["subject"], house.state(fresh)[0]) == (2, "Order 7", "held")
+    assert [each["error"] for each in rejected(house)] == ["key: 'order-7' was used before with another body"]
     assert inbox_is_empty(house)
 
 

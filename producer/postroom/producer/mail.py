@@ -19,6 +19,7 @@ from postroom.producer.identifiers import keyed_id, uuid7
 
 __all__ = ["Address", "Attachment", "Mail", "Template", "address_key"]
 
+_SORTED_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _PRODUCER: Final = re.compile(r"[A-Za-z0-9._:@-]{1,64}")
 _MOST_META: Final = 32
@@ -145,7 +146,7 @@ class Mail(Checked):
     def body(self) -> bytes:
         """All that was asked for, in one spelling: two mails under one key are the same if this is."""
         fields = self.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"id", "producer", "key"})
-        return json.dumps(fields, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
+        return _SORTED_JSON.encode(fields).encode()
 
     def identified(self, producer: str) -> Self:
         """The mail as this producer hands it over: under its name, and with a `key` under the id of that key.

@@ -17,7 +17,6 @@ from uuid import UUID
 import redis
 import structlog
 from sqlalchemy import Connection, bindparam, insert, literal, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from postroom.config.away import is_away
 from postroom.config.database import now
@@ -29,6 +28,7 @@ from postroom.producer.identifiers import uuid7
 from postroom.producer.mail import Address, Mail, address_key
 from postroom.worker import turns
 from postroom.worker.inbox import MOST_AT_ONCE, Waiting
+from postroom.worker.inserting import insert_new
 from postroom.worker.lanes import Chooser
 from postroom.worker.letter.content import Letter
 from postroom.worker.letter.from_mail import letter_of
@@ -42,13 +42,7 @@ _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")
 _CLOCK_AND_KNOWN: Final = select(now().label("clock"), mails.c.id, mails.c.body_hash).select_from(
     select(literal(1)).subquery("once").outerjoin(mails, mails.c.id.in_(bindparam("ids", expanding=True)))
 )
-_NEW_MAILS: Final = {
-    "sqlite": sqlite.insert(mails).on_conflict_do_nothing(),
-    "postgresql": postgresql.insert(mails).on_conflict_do_nothing(),
-}
 _NEW_LETTERS: Final = insert(letters)
-_NEW_RECIPIENTS: Final = insert(recipients)
-_COUNTED: Final = {"preserve_rowcount": True}
 
 log = structlog.get_logger(__name__)
 
@@ -242,11 +236,10 @@ def _insert_fresh(process: Process, connection: Connection, fresh: Sequence[_Ope
         for each, row in zip(fresh, rows, strict=True)
     ]
     _give_turns(connection, rows)  # others who accept mail of the same owner wait from here on
-    inserted = connection.execute(_NEW_MAILS[connection.dialect.name], rows, execution_options=_COUNTED)
-    if inserted.rowcount != len(rows):
+    if insert_new(connection, mails, rows) != len(rows):
         raise _Raced
     connection.execute(_NEW_LETTERS, sealed)
-    connection.execute(_NEW_RECIPIENTS, [row for each in fresh for row in _recipient_rows(each.mail)])
+    insert_new(connection, recipients, [row for each in fresh for row in _recipient_rows(each.mail)])
     return {row["account_id"] for row in rows if row["ready"]}
 
 

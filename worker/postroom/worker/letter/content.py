@@ -14,6 +14,8 @@ from postroom.worker.letter import headers as fields
 
 _VERSION: Final = 1
 
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 _UNSAFE: Final = re.compile("[\r\n\0\ud800-\udfff]")
 _UNSAFE_IN_TEXT: Final = re.compile("[\0\ud800-\udfff]")
 _MESSAGE_ID: Final = re.compile(r"<[!-;=?A-~]+@[!-;=?A-~]+>")
@@ -91,7 +93,7 @@ class Letter:
             ],
             "raw": self.raw is not None,
         }
-        line = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode()
+        line = _JSON.encode(head).encode()
         return b"".join((line, b"\n", *(attachment.content for attachment in self.attachments), self.raw or b""))
 
     @classmethod
