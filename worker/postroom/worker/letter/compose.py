@@ -1,5 +1,7 @@
 """The whole letter (RFC 5322), as DATA takes it before dot-stuffing."""
 
+from functools import lru_cache
+
 from postroom.worker.letter import mime
 from postroom.worker.letter.content import Letter, Mailbox
 from postroom.worker.letter.headers import date_value, fold, free_field, mailbox_field, unstructured
@@ -32,7 +34,7 @@ def needs_smtputf8(letter: Letter) -> bool:
 
 
 def _head(letter: Letter) -> str:
-    parts = [f"Date: {date_value(letter.date)}\r\n", _mailboxes("From", (letter.from_,))]
+    parts = [f"Date: {date_value(letter.date)}\r\n", _from(letter.from_)]
     if letter.to:
         parts.append(_mailboxes("To", letter.to))
     elif not letter.cc:
@@ -46,6 +48,12 @@ def _head(letter: Letter) -> str:
     parts += [free_field(name, value) for name, value in letter.headers]
     parts.append("MIME-Version: 1.0\r\n")
     return "".join(parts)
+
+
+@lru_cache(maxsize=256)
+def _from(mailbox: Mailbox) -> str:
+    """The field that all letters of an account have."""
+    return _mailboxes("From", (mailbox,))
 
 
 def _mailboxes(name: str, mailboxes: tuple[Mailbox, ...]) -> str:

@@ -4,7 +4,6 @@ import re
 from binascii import b2a_base64
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
@@ -35,6 +34,11 @@ _ATOM: Final = r"""[^\s\x00-\x1f\x7f-\x9f()<>@,;:\\".\[\]]+"""
 _LOCAL_PART: Final = re.compile(rf"""{_ATOM}(?:\.{_ATOM})*|"(?:[^"\\\x00-\x1f\x7f-\x9f]|\\[ -~])*\"""")
 _DOMAIN: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?|\[[!-Z^-~]+\]")
 _LONGEST_ADDRESS_BYTES: Final = 64 + 1 + 255  # RFC 5321 4.5.3.1
+
+_DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+_NO_OFFSET: Final = timedelta()
+_MINUTE: Final = timedelta(minutes=1)
 
 _IN_ANGLES: Final = re.compile(r"(<[^<>]*>)")
 
@@ -205,6 +209,9 @@ def _a_labels(domain: str) -> str:
 def date_value(date: datetime) -> str:
     """Return an aware time as `Date` has it (RFC 5322 3.3). An offset with seconds in it becomes UTC."""
     offset = date.utcoffset()
-    if offset is None or offset % timedelta(minutes=1):
-        date = date.astimezone(UTC)
-    return format_datetime(date)
+    if offset is None or offset % _MINUTE:
+        date, offset = date.astimezone(UTC), _NO_OFFSET
+    hours, minutes = divmod(abs(offset) // _MINUTE, 60)
+    zone = f"{'-' if offset < _NO_OFFSET else '+'}{hours:02}{minutes:02}"
+    day, month = _DAYS[date.weekday()], _MONTHS[date.month - 1]
+    return f"{day}, {date.day:02} {month} {date.year:04} {date.hour:02}:{date.minute:02}:{date.second:02} {zone}"
