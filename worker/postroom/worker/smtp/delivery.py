@@ -7,6 +7,8 @@ from typing import Final
 from postroom.config.states import Effect, Outcome, Scope
 from postroom.worker.smtp.replies import Reply, Verdict
 
+_PLAIN_PATHS = re.compile(r"[!#-;=?-~]*")
+"""ASCII in which nothing has to be looked at: neither a space nor a control, an angle bracket or a quote."""
 _NOT_IN_PATH = re.compile(r"[\x00-\x20\x7f<>]")
 _QUOTED_LOCAL_PART = re.compile(r'^"(?:[^"\\\x00-\x1f\x7f]|\\[ -~])*"(?=@)')
 """Between double quotes a space or an angle bracket is part of the address (RFC 5321 §4.1.2)."""
@@ -53,9 +55,11 @@ class Envelope:
         if not self.recipients:
             raise ValueError("an envelope needs a recipient")
         paths = (self.reverse_path, *self.recipients)
+        if _PLAIN_PATHS.fullmatch("".join(paths)):
+            return
         if any(_NOT_IN_PATH.search(_QUOTED_LOCAL_PART.sub("", address)) for address in paths):
             raise ValueError("an address in the envelope holds a space, a control character or an angle bracket")
-        if not all(address.rpartition("@")[2].isascii() for address in (self.reverse_path, *self.recipients)):
+        if not all(address.rpartition("@")[2].isascii() for address in paths):
             raise ValueError("a domain in the envelope is not written as A-labels")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from postroom.config.states import Outcome
 from postroom.worker.smtp.delivery import SMTPUTF8, Delivery, RecipientResult
@@ -32,8 +32,7 @@ class Answers:
         return any(reply.code < 400 for reply in self.rcpt)  # noqa: PLR2004 - 2yz
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(NamedTuple):
     """What decides for everybody whom RCPT did not refuse: a reply, a refusal of our own, or how it broke off."""
 
     reply: Reply | None = None
@@ -56,10 +55,9 @@ def judged(
     verdict = judgement.verdict if reply is None else classify(reply)
     outcome = judgement.outcome if verdict is None else verdict.outcome
     results = tuple(_recipient_results(outgoing, answers, reply, verdict, outcome))
-    whole = min((result.outcome for result in results), key=_WEIGHT.index)
-    decisive = next(result for result in results if result.outcome is whole)
+    decisive = results[0] if len(results) == 1 else min(results, key=lambda result: _WEIGHT.index(result.outcome))
     return Delivery(
-        outcome=whole,
+        outcome=decisive.outcome,
         recipients=results,
         reply=decisive.reply,
         verdict=decisive.verdict,

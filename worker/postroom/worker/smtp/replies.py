@@ -4,7 +4,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -104,6 +104,11 @@ def classify(reply: Reply) -> Verdict:
     """The verdict on a reply: the first rule that fits, else by the class of its code (RFC 5321 §4.2.1)."""
     if reply.code < 400:  # noqa: PLR2004 - 2yz and 3yz are success so far
         return _ACCEPTED
+    return _of_refusal(reply)
+
+
+@lru_cache(maxsize=256)  # to look through all rules costs 100 µs, and a server in trouble says the same to every mail
+def _of_refusal(reply: Reply) -> Verdict:
     of_class = reply.code // 100
     for rule in rules()[of_class]:
         if rule.fits(reply):

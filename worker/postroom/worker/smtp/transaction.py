@@ -180,9 +180,14 @@ class Transaction:
             raise _Refused(words)
 
     def _patience_seconds(self, verb: str) -> float:
-        timeouts = self._timeouts
-        of_verb = {"MAIL": timeouts.mail_seconds, "RCPT": timeouts.rcpt_seconds, "DATA": timeouts.data_seconds}
-        return of_verb.get(verb, timeouts.command_seconds)
+        match verb:
+            case "MAIL":
+                return self._timeouts.mail_seconds
+            case "RCPT":
+                return self._timeouts.rcpt_seconds
+            case "DATA":
+                return self._timeouts.data_seconds
+        return self._timeouts.command_seconds
 
     def _read(self, verb: str) -> None:
         reply = self._wire.read_reply(verb, timeout_seconds=self._patience_seconds(verb))
