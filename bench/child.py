@@ -5,9 +5,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 _STOP_SECONDS: Final = 20.0
 _SHOWN_CHARACTERS: Final = 3000
@@ -52,6 +52,40 @@ class Child:
     def log(self) -> str:
         """The end of what it logged."""
         return self._log.read_text("utf-8", "replace")[-_SHOWN_CHARACTERS:]
+
+
+class Children:
+    """Processes that run in one folder, as a context manager; they end in the reverse order of their start.
+
+    Attributes:
+        pids: name → process id.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.environment = environment
+        self.pids: dict[str, int] = {}
+        self._running = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._running.close()
+
+    def start(self, name: str, *command: str | Path, speaks: bool = False) -> Child:
+        """Start one more; see `started`."""
+        process = self._running.enter_context(
+            started(name, command, folder=self.folder, environment=self.environment, speaks=speaks)
+        )
+        self.pids[name] = process.pid
+        return process
+
+    def start_producer(self, *command: str | Path) -> Child:
+        """Start what speaks as `bench.producing` tells, and wait until it is ready."""
+        producer = self.start("producer", *command, speaks=True)
+        producer.hear()
+        return producer
 
 
 @contextmanager

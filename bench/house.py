@@ -1,17 +1,19 @@
 """Postroom with the processes that it has outside of `up`, and one account that sends to a sink."""
 
+import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from sqlalchemy import func, select
 
-from bench import child, scratch, sink, stores
-from bench.child import Child
-from bench.letter import FROM
+from bench import scratch, sink, stores
+from bench.child import Child, Children
+from bench.letter import sender
 from bench.sink import Sink
 from bench.system import System
 from postroom.config import accounts as kept
@@ -26,6 +28,12 @@ from postroom.front.up import self_command
 from postroom.producer.identifiers import uuid7
 
 DatabaseKind = Literal["sqlite", "postgresql"]
+
+_SETTLES_IN_SECONDS: Final = 1.5
+_LOOK_SECONDS: Final = 0.1
+
+NAMES: Final[dict[DatabaseKind, str]] = {"postgresql": "Postroom, PostgreSQL", "sqlite": "Postroom, SQLite"}
+"""What the tables call it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +53,49 @@ class House:
     settings: Settings
     drains: list[Child]
 
-    def add_account(self, to: Sink, address: str, *, connections: int) -> Account:
+    @contextmanager
+    def drains_stopped(self) -> Iterator[None]:
+        """Let no drain process run in the block. They are idle when it begins: they hold neither a lock nor a slot."""
+        time.sleep(_SETTLES_IN_SECONDS)
+        for drain in self.drains:
+            drain.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for drain in self.drains:
+                drain.send_signal(signal.SIGCONT)
+
+    def wait_accepted(self, count: int, timeout_seconds: float) -> None:
+        """Wait until the ledger holds so many mails.
+
+        Raises:
+            TimeoutError: it does not in time.
+        """
+        until = time.monotonic() + timeout_seconds
+        while (accepted := self._count_mails()) < count:
+            if time.monotonic() > until:
+                raise TimeoutError(f"only {accepted} of {count} mails were accepted. {self.system.logs}")
+            time.sleep(_LOOK_SECONDS)
+
+    def _count_mails(self) -> int:
+        with self.database.read() as connection:
+            return connection.execute(select(func.count()).select_from(mails)).scalar_one()
+
+    def add_account(self, to: Sink, address: str, **fields: Any) -> Account:
         """Store one more account as a proof would have left it."""
-        return _add_account(self.database, self.settings, to, address, connections)
+        return _add_account(self.database, self.settings, to, address, **fields)
 
 
 @contextmanager
 def started(
-    folder: Path, to: Sink, database: DatabaseKind, *, connections: int, drains: int = 1, **chosen: Any
+    folder: Path,
+    to: Sink,
+    database: DatabaseKind,
+    *,
+    connections: int,
+    drains: int = 1,
+    sending: bool = True,
+    **chosen: Any,
 ) -> Iterator[House]:
     """Start everything, with the account that all letters come from.
 
@@ -62,6 +105,7 @@ def started(
         database: where the ledger is.
         connections: of the account.
         drains: how many drain processes.
+        sending: whether its workers and the scheduler run.
         chosen: settings of Postroom, where they are not the defaults.
     """
     folder.mkdir(mode=0o700, parents=True)
@@ -72,37 +116,31 @@ def started(
             postgresql = running.enter_context(stores.postgresql())
             pids["database"] = postgresql.pid
             chosen["database_url"] = postgresql.url
-        settings = _settings(data_dir=folder, broker_url=redis.url, smtp_ca_file=to.ca_file, **chosen)
+        settings = settings_in_force(data_dir=folder, broker_url=redis.url, smtp_ca_file=to.ca_file, **chosen)
         keygen(settings)
         migrate(settings.database)
         ledger = Database(settings.database, connections=1)
         running.callback(ledger.close)
-        _add_account(ledger, settings, to, FROM, connections)
-
-        def start(name: str, *command: str, speaks: bool = False) -> Child:
-            process = running.enter_context(
-                child.started(name, command, folder=folder, environment=environment_of(settings), speaks=speaks)
-            )
-            pids[name] = process.pid
-            return process
-
-        for kind in ("accept", "care"):
-            start(kind, *self_command("worker", kind))
+        _add_account(ledger, settings, to, sender(0), connections=connections)
+        children = running.enter_context(Children(folder, environment_of(settings)))
         names = ["drain"] if drains == 1 else [f"drain {number}" for number in range(1, drains + 1)]
-        draining = [start(name, *self_command("worker", "drain")) for name in names]
-        start("scheduler", *self_command("scheduler"))
-        producer = start("producer", str(scratch.python()), "-m", "bench.postroom_producer", speaks=True)
-        producer.hear()
-        system = System(f"Postroom, {database}", producer, pids, _recorded(ledger), folder)
+        draining = []
+        if sending:
+            for kind in ("accept", "care"):
+                children.start(kind, *self_command("worker", kind))
+            draining = [children.start(name, *self_command("worker", "drain")) for name in names]
+            children.start("scheduler", *self_command("scheduler"))
+        producer = children.start_producer(scratch.python(), "-m", "bench.postroom_producer")
+        system = System(NAMES[database], producer, pids | children.pids, _recorded(ledger), folder)
         yield House(system, ledger, settings, draining)
 
 
-def _settings(**chosen: Any) -> Settings:
+def settings_in_force(**chosen: Any) -> Settings:
     """These, and the defaults whatever the environment says."""
     return Settings(**{name: field.default for name, field in Settings.model_fields.items()} | chosen)
 
 
-def _add_account(ledger: Database, settings: Settings, to: Sink, address: str, connections: int) -> Account:
+def _add_account(ledger: Database, settings: Settings, to: Sink, address: str, **fields: Any) -> Account:
     secure = to.ca_file is not None
     account = Account(
         uuid7(),
@@ -112,7 +150,7 @@ def _add_account(ledger: Database, settings: Settings, to: Sink, address: str, c
         Security.STARTTLS if secure else Security.NONE,
         Auth.AUTO if secure else Auth.NONE,
         login=sink.LOGIN if secure else "",
-        connections=connections,
+        **fields,
     )
     if secure:
         sealed = public_key(settings).seal(sink.PASSWORD.encode(), account.password_identity)

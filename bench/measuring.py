@@ -1,21 +1,17 @@
 """How a running system is measured: letters go in, and their outcomes and each process's time are looked at."""
 
-import signal
+import random
 import time
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import func, select
-
 from bench import cost
 from bench.house import House
 from bench.sink import Sink
-from bench.system import System
-from postroom.config.tables import mails
+from bench.system import Request, System
 
-WARM_UP_MAILS: Final = 200
 _TIMEOUT_SECONDS: Final = 120.0
-_SETTLES_IN_SECONDS: Final = 1.5
+_IDLE_SECONDS: Final = (0.05, 0.15)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +37,9 @@ class Measured:
         return self.mails / self.seconds
 
 
-def warm_up(system: System, to: Sink) -> None:
+def warm_up(system: System, to: Sink, count: int = 200) -> None:
     """Send some mails, so that sessions are open and code is warm."""
-    _send(system, to, WARM_UP_MAILS)
+    _send(system, to, count)
 
 
 def stream(system: System, to: Sink, count: int) -> Measured:
@@ -53,19 +49,24 @@ def stream(system: System, to: Sink, count: int) -> Measured:
     return _measured(system, to, count, before, seconds=(ended_at - began_at, handed_over_at - began_at))
 
 
+def latency_ms(system: System, to: Sink) -> float:
+    """Send one mail on the idle system: milliseconds from the call that hands it over to the server's 250."""
+    time.sleep(random.uniform(*_IDLE_SECONDS))  # noqa: S311 - in step with nobody's clock
+    first = len(to.taken)
+    handed_over = system.hand_over(Request(first, 1, singly=True))
+    _wait_recorded(system, to, first + 1)
+    [call_ms] = handed_over.calls_ms
+    return (to.taken[first].at - handed_over.ended_at) * 1000 + call_ms
+
+
 def prefilled(house: House, to: Sink, count: int) -> Measured:
     """Send what lies in the ledger already, all of it before a drain process runs: from when they run on."""
-    time.sleep(_SETTLES_IN_SECONDS)  # a stopped process must hold neither a lock nor a slot
-    for drain in house.drains:
-        drain.send_signal(signal.SIGSTOP)
     first = len(to.taken)
-    house.system.begin(first, count)
-    house.system.handed_over()
-    _wait_accepted(house, first + count)
-    before = cost.processor_ms(_pids(house.system, to))
-    began_at = time.monotonic()
-    for drain in house.drains:
-        drain.send_signal(signal.SIGCONT)
+    with house.drains_stopped():
+        house.system.hand_over(Request(first, count))
+        house.wait_accepted(first + count, _TIMEOUT_SECONDS)
+        before = cost.processor_ms(_pids(house.system, to))
+        began_at = time.monotonic()
     ended_at = _wait_recorded(house.system, to, first + count)
     return _measured(house.system, to, count, before, seconds=(ended_at - began_at, 0))
 
@@ -73,8 +74,7 @@ def prefilled(house: House, to: Sink, count: int) -> Measured:
 def _send(system: System, to: Sink, count: int) -> tuple[float, float, float]:
     """Moments: the first call, the last one's end, the last outcome recorded."""
     first = len(to.taken)
-    system.begin(first, count)
-    handed_over = system.handed_over()
+    handed_over = system.hand_over(Request(first, count))
     return handed_over.began_at, handed_over.ended_at, _wait_recorded(system, to, first + count)
 
 
@@ -100,15 +100,3 @@ def _measured(
 
 def _pids(system: System, to: Sink) -> dict[str, int]:
     return {**system.pids, "sink": to.process.pid}
-
-
-def _wait_accepted(house: House, count: int) -> None:
-    until = time.monotonic() + _TIMEOUT_SECONDS
-    while True:
-        with house.database.read() as connection:
-            accepted = connection.execute(select(func.count()).select_from(mails)).scalar_one()
-        if accepted >= count:
-            return
-        if time.monotonic() > until:
-            raise TimeoutError(f"only {accepted} of {count} mails were accepted")
-        time.sleep(0.1)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from bench.letter import FROM
 from bench.letter.rendering import Letter
 from bench.producing import serve
 from bench.system import Priority
@@ -10,7 +9,14 @@ from postroom.producer import Mail, Producer
 
 
 def _mail(letter: Letter, priority: Priority) -> Mail:
-    return Mail(from_=FROM, to=letter.to, subject=letter.subject, text=letter.text, html=letter.html, priority=priority)
+    return Mail(
+        from_=letter.sender,
+        to=letter.to,
+        subject=letter.subject,
+        text=letter.text,
+        html=letter.html,
+        priority=priority,
+    )
 
 
 def main() -> None:

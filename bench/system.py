@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
@@ -13,6 +13,17 @@ Priority = Literal["high", "normal", "bulk"]
 
 _LOOK_SECONDS: Final = 0.005
 _SHOWN_CHARACTERS: Final = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a producer is asked for; see `bench.producing`."""
+
+    first: int
+    count: int
+    singly: bool = False
+    priority: Priority = "normal"
+    senders: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +57,9 @@ class System:
     all_recorded: Callable[[int], bool]
     folder: Path
 
-    def begin(self, first: int, count: int, *, singly: bool = False, priority: Priority = "normal") -> None:
-        """Let the producer begin to hand letters over."""
-        self.producer.say(f"{'single' if singly else 'many'} {first} {count} {priority}")
-
-    def handed_over(self) -> HandedOver:
-        """Wait until it has handed over what it began with."""
+    def hand_over(self, request: Request) -> HandedOver:
+        """Let the producer hand letters over, and wait until it has."""
+        self.producer.say(json.dumps(asdict(request)))
         return HandedOver(**json.loads(self.producer.hear()))
 
     def wait_recorded(self, count: int, timeout_seconds: float) -> float:

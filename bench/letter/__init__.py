@@ -2,9 +2,13 @@
 
 from typing import Any, Final
 
-FROM: Final = "bench@shop.example"
 _THINGS: Final = ("Teapot, blue", "Cup & saucer", "Milk jug", "Sugar tongs", "Tray, oak", "Tea towel", "Strainer")
 _ITEMS: Final = 4
+
+
+def sender(number: int) -> str:
+    """The From address of this number; number 0 sends where nothing else is said."""
+    return f"bench-{number}@shop.example"
 
 
 def recipient(number: int) -> str:

@@ -1,0 +1,84 @@
+"""Servers that take their time: how full an account's connections are kept."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bench import house, measuring, sink
+from bench.house import NAMES, DatabaseKind
+from bench.letter import sender
+from bench.sink import Sink
+from bench.system import Request
+
+_TIMEOUT_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Accounts, the connections of each, and how long the server is busy with a mail."""
+
+    accounts: int
+    connections: int
+    server_seconds: float
+
+    @property
+    def most_a_second(self) -> float:
+        """As many mails as fit."""
+        return self.accounts * self.connections / self.server_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How full they were kept.
+
+    Attributes:
+        mails_a_second: since each connection could have sent one mail.
+    """
+
+    name: str
+    case: Case
+    mails_a_second: float
+
+    @property
+    def share(self) -> float:
+        """Of what fits."""
+        return self.mails_a_second / self.case.most_a_second
+
+
+CASES: Final = (Case(1, 10, 0.1), Case(50, 4, 0.1), Case(50, 4, 0.5))
+
+
+def measured(folder: Path, *, seconds: float) -> list[Kept]:
+    """Measure all cases on both databases, each for so long."""
+    cases = [(database, case) for case in CASES for database in NAMES]
+    return [_measured(folder / f"{number}", *each, seconds) for number, each in enumerate(cases)]
+
+
+def _measured(folder: Path, database: DatabaseKind, case: Case, seconds: float) -> Kept:
+    with (
+        sink.started(folder / "sink", secure=False, delay_seconds=case.server_seconds) as to,
+        house.started(folder / "house", to, database, connections=case.connections) as running,
+    ):
+        for number in range(1, case.accounts):
+            running.add_account(to, sender(number), connections=case.connections)
+        at_once = case.accounts * case.connections
+        count = at_once + round(case.most_a_second * seconds)
+        measuring.warm_up(running.system, to)
+        first = len(to.taken)
+        with running.drains_stopped():
+            running.system.hand_over(Request(first, count, senders=(0, case.accounts - 1)))
+            running.wait_accepted(first + count, _TIMEOUT_SECONDS)
+        to.wait_taken(first + at_once, _TIMEOUT_SECONDS)
+        time.sleep(seconds)
+        return Kept(running.system.name, case, _rate(to, first + at_once, at_once))
+
+
+def _rate(to: Sink, first: int, at_once: int) -> float:
+    """How fast it was from this mail on: what it took to open all sessions is not counted, nor is a part of a round of
+    all connections, since they may answer in step.
+    """
+    taken = to.taken
+    counted = len(taken) - first
+    counted -= counted % at_once if counted >= at_once else 0
+    return counted / (taken[first + counted - 1].at - taken[first - 1].at) if counted else 0
