@@ -38,7 +38,7 @@ def _build(folder: Path) -> None:
         working_dir="/src",
         read_only=False,
     )
-    done = containers.run(spec, network=None, timeout_seconds=110)
+    done = containers.run(spec, network=None, timeout_seconds=300)
     assert done.returncode == 0, done.stdout + done.stderr
     shutil.rmtree(context)
 
