@@ -136,7 +136,7 @@ def test_a_child_that_dies_is_started_again_after_a_growing_pause(supervise: Run
         os.kill(command.pids()["one"], signal.SIGKILL)
         assert int(command.wait_for(died.pattern, start=seen)[1]) == pause
         command.wait_for("all up", start=seen)
-        assert pause <= time.monotonic() - began_at < pause + 2
+        assert pause <= time.monotonic() - began_at < pause + 10
     assert "two ended" not in command.output
 
 
