@@ -1,16 +1,17 @@
 """Nudges: Celery messages that say where work is, never what it is. One may be lost, doubled or late without harm."""
 
 from collections.abc import Sequence
-from typing import Any, Final, Protocol
+from functools import cached_property
+from typing import Any, Protocol
 from uuid import UUID
 
+import redis
 import structlog
 from celery import Celery
 
 from postroom.producer import names
-
-_ONCE_MORE: Final = {"max_retries": 1, "interval_start": 0}
-"""A connection that lay idle while Redis was started again fails once."""
+from postroom.producer.broker import redis_client
+from postroom.producer.nudge import nudge
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +30,7 @@ class Nudges(Protocol):
 
 
 class CeleryNudges:
-    """Nudges over Celery. One that cannot be published is passed over: a chore finds the work."""
+    """Nudges over Celery's queues. One that cannot be published is passed over: a chore finds the work."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
@@ -49,6 +50,10 @@ class CeleryNudges:
 
     def _publish(self, task: str, queue: str, arguments: list[Any]) -> None:
         try:
-            self._app.send_task(task, args=arguments, queue=queue, ignore_result=True, retry_policy=_ONCE_MORE)
-        except Exception as error:  # noqa: BLE001 - no work may fail because it could not be announced
+            self._redis.lpush(queue, nudge(task, queue, arguments, origin="worker"))
+        except redis.RedisError as error:  # no work may fail because it could not be announced
             log.warning("a nudge was not published", task=task, error=type(error).__name__)
+
+    @cached_property
+    def _redis(self) -> redis.Redis:
+        return redis_client(str(self._app.conf.broker_url))
