@@ -109,6 +109,7 @@ def run(settings: Settings) -> None:
 
     options.basic_auth = [auth]
     options.address, options.port = settings.flower_address
+    options.enable_events = False  # it would ask for them every 5 s, and workers send them anyway
     options.logging = "none"  # tornado's own set-up of the root logger
     logging.getLogger("flower.inspector").setLevel(logging.ERROR)  # it asks before the workers are up, and asks again
     flower = Flower(capp=make_celery(settings), options=options, **web_settings)

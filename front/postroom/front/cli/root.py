@@ -62,7 +62,9 @@ def begin(
     """Tell of names that look like settings and are none. What `up` starts leaves that to it."""
     if child.SUPERVISOR_PID not in os.environ:
         from postroom.config import settings_sources  # noqa: PLC0415 - not for --help
-        from postroom.front.cli import output  # noqa: PLC0415
 
-        for each in settings_sources.unknown():
-            output.note(f"postroom: {each}")
+        if unknown := settings_sources.unknown():
+            from postroom.front.cli import output  # noqa: PLC0415 - not for a worker
+
+            for each in unknown:
+                output.note(f"postroom: {each}")
