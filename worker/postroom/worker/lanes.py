@@ -9,7 +9,21 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, case, false, func, select, true, tuple_, update
+from sqlalchemy import (
+    CTE,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Uuid,
+    case,
+    false,
+    func,
+    literal,
+    select,
+    true,
+    tuple_,
+    update,
+)
 
 from postroom.config import accounts as kept
 from postroom.config import pauses, senders
@@ -177,6 +191,24 @@ def _walk(
     if part.only is not None:
         query = query.where(part.only)
     return connection.execute(query).all()
+
+
+def every_lane(name: str, some: FromClause, *which: ColumnElement[bool]) -> CTE:
+    """The lanes in which there are such mails, and a null: an index is walked from one lane to the next, so it takes as
+    many steps as there are lanes with such mail, however many mails and accounts there are.
+
+    Args:
+        name: of the CTE.
+        some: an alias of `mails`.
+        which: conditions on it that an index beginning with `account_id` is made for.
+    """
+
+    def next_lane(after: ColumnElement[UUID]) -> ColumnElement[UUID]:
+        query = select(some.c.account_id).where(*which, some.c.account_id > after)
+        return query.order_by(some.c.account_id).limit(1).scalar_subquery()
+
+    lane = select(next_lane(literal(UUID(int=0), Uuid)).label("account_id")).cte(name, recursive=True)
+    return lane.union_all(select(next_lane(lane.c.account_id)).where(lane.c.account_id.is_not(None)))
 
 
 LANE_ORDER: Final = (mails.c.priority, mails.c.turn, mails.c.due_at, mails.c.id)

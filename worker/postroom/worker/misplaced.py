@@ -15,7 +15,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Text,
-    Uuid,
     bindparam,
     cast,
     exists,
@@ -34,7 +33,7 @@ from postroom.config import pauses
 from postroom.config.accounts import Account
 from postroom.config.states import Health, HeldReason
 from postroom.config.tables import mails, senders
-from postroom.worker.lanes import LANE_ORDER, Chooser, Clearing
+from postroom.worker.lanes import LANE_ORDER, Chooser, Clearing, every_lane
 from postroom.worker.transitions import LEAVES_BY_ITSELF
 
 _MOST_VALUES: Final = 1000
@@ -178,15 +177,7 @@ def _lanes_with_mail() -> Any:
     ready = there.c.ready == true()
     waits = (there.c.ready == false(), there.c.due_at.is_not(None), there.c.claim.is_(None))
 
-    def every(name: str, *which: ColumnElement[bool]) -> CTE:
-        def next_lane(after: ColumnElement[UUID]) -> ColumnElement[Any]:
-            query = select(there.c.account_id).where(*which, there.c.account_id > after)
-            return query.order_by(there.c.account_id).limit(1).scalar_subquery()
-
-        lane = select(next_lane(literal(UUID(int=0), Uuid)).label("account_id")).cte(name, recursive=True)
-        return lane.union_all(select(next_lane(lane.c.account_id)).where(lane.c.account_id.is_not(None)))
-
-    found = (every("ready_lanes", ready), every("later_lanes", *waits))
+    found = (every_lane("ready_lanes", there, ready), every_lane("later_lanes", there, *waits))
     lanes = union(*(select(each.c.account_id).where(each.c.account_id.is_not(None)) for each in found)).subquery(
         "lanes"
     )

@@ -3,12 +3,12 @@
 import time
 from typing import Final
 
-from sqlalchemy import ColumnElement, Connection, exists, false, func, select, true, update
+from sqlalchemy import ColumnElement, Connection, exists, false, select, true, update
 
 from postroom.config.database import now
 from postroom.config.states import HeldReason, MailState
 from postroom.config.tables import accounts, mails, slots
-from postroom.worker import copies, turns
+from postroom.worker import copies, lanes, turns
 from postroom.worker.claim import MAY_SEND
 from postroom.worker.process import Process
 from postroom.worker.transitions import Step, may
@@ -58,12 +58,18 @@ def _send_uncertain_again(connection: Connection, *still_due: ColumnElement[bool
     )
 
 
+_READY: Final = mails.alias("ready")
+_READY_LANES: Final = lanes.every_lane("ready_lanes", _READY, _READY.c.ready == true())
+_IDLE: Final = (
+    select(accounts.c.id)
+    .join(_READY_LANES, _READY_LANES.c.account_id == accounts.c.id)
+    .where(accounts.c.active, MAY_SEND, ~exists().where(slots.c.account_id == accounts.c.id))
+)
+
+
 def _nudge_lanes(process: Process) -> None:
     """Nudge lanes that have ready mail and no drain at work: their nudge was lost, or the time has just come."""
-    ready = exists().where(mails.c.account_id == accounts.c.id, mails.c.ready == true())
-    drained = select(func.count()).where(slots.c.account_id == accounts.c.id).scalar_subquery()
-    idle = select(accounts.c.id).where(accounts.c.active, MAY_SEND, ready, drained == 0)
     with process.database.read() as connection:
-        lanes = list(connection.execute(idle).scalars())
-    for account_id in process.pacing.due(lanes, time.monotonic()):
+        idle = list(connection.execute(_IDLE).scalars())
+    for account_id in process.pacing.due(idle, time.monotonic()):
         process.nudges.drain(account_id)
