@@ -78,6 +78,9 @@ accounts = Table(
     ),
 )
 
+_unwell = accounts.c.health != "ok"
+Index("ix_accounts_probe", accounts.c.probe_at, sqlite_where=_unwell, postgresql_where=_unwell)
+
 pauses = Table(
     "pauses",
     metadata,

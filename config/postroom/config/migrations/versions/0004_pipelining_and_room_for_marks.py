@@ -1,4 +1,4 @@
-"""Accounts say whether commands may go ahead of replies; PostgreSQL leaves room beside each mail, and compresses no ciphertext."""
+"""Accounts say whether envelopes may go ahead; those to be tried again have an index; PostgreSQL leaves room for marks."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -20,6 +20,8 @@ def upgrade() -> None:
             comment="false: each command waits for the reply to the one before, whatever the server offers",
         ),
     )
+    unwell = sa.text("health != 'ok'")
+    op.create_index("ix_accounts_probe", "accounts", ["probe_at"], sqlite_where=unwell, postgresql_where=unwell)
     if op.get_context().dialect.name == "postgresql":
         op.execute("ALTER TABLE mails SET (fillfactor = 60)")
         op.execute("ALTER TABLE letters ALTER COLUMN sealed SET STORAGE EXTERNAL")  # ciphertext cannot be compressed
