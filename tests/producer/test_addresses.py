@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import idna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -186,3 +187,12 @@ def test_an_address_is_what_email_validator_says(local: str, host: str) -> None:
             return f"refused: {error}"
 
     assert said(address._checked) == said(address._validated)
+
+
+def test_an_address_that_is_too_long_once_its_domain_is_decoded_is_refused() -> None:
+    label = idna.encode("漢" * 30).decode()
+    assert Address(address=f"a@{label}.{label}.example").address == f"a@{label}.{label}.example"
+    written = f"{'x' * 80}@{label}.{label}.example"
+    assert len(written) < 200
+    with pytest.raises(InvalidMail, match="too long after normalization"):
+        Address(address=written)
