@@ -68,6 +68,8 @@ CHORES: Final[dict[str, Callable[[Process], int]]] = {
 
 _ACCEPT_THREADS: Final = 2
 _CARE_THREADS: Final = 16
+_BEAT_SECONDS: Final = 5
+"""How often a worker tells Flower, and whoever watches its file, that it listens."""
 _SECOND_SIGINT_SECONDS: Final = 0.5
 
 log = structlog.get_logger(__name__)
@@ -175,6 +177,7 @@ def _worker(app: Celery, kind: Kind, settings: Settings, name: str) -> Any:
         concurrency=threads,
         without_gossip=True,
         without_mingle=True,
+        heartbeat_interval=_BEAT_SECONDS,
         loglevel=settings.log_level,
         quiet=True,
     )
