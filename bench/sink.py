@@ -18,7 +18,7 @@ HOST: Final = "127.0.0.1"
 LOGIN: Final = "bench@shop.example"
 PASSWORD: Final = "correct horse"  # noqa: S105 - of a server that keeps nothing
 _SOURCE: Final = Path(__file__).with_suffix(".c")
-_LOOK_SECONDS: Final = 0.002
+_LOOK_SECONDS: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
 """Servers that take their time: how full an account's connections are kept."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from bench import house, measuring, sink
-from bench.house import NAMES, DatabaseKind
+from bench.house import DatabaseKind
 from bench.letter import sender
 from bench.sink import Sink
 from bench.system import Request
@@ -49,9 +50,9 @@ class Kept:
 CASES: Final = (Case(1, 10, 0.1), Case(50, 4, 0.1), Case(50, 4, 0.5))
 
 
-def measured(folder: Path, *, seconds: float) -> list[Kept]:
-    """Measure all cases on both databases, each for so long."""
-    cases = [(database, case) for case in CASES for database in NAMES]
+def measured(folder: Path, *, seconds: float, databases: Iterable[DatabaseKind]) -> list[Kept]:
+    """Measure all cases, each for so long."""
+    cases = [(database, case) for case in CASES for database in databases]
     return [_measured(folder / f"{number}", *each, seconds) for number, each in enumerate(cases)]
 
 
