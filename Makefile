@@ -10,7 +10,7 @@ NEEDED_SERVERS := postfix:postfix saslpasswd2:sasl2-bin initdb:postgresql node:n
 	systemd-analyze:systemd redis-cli:redis-tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install run up test campaigns check settings constraints clean servers compose-keys
+.PHONY: help install run up test campaigns bench check settings constraints clean servers compose-keys
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -33,6 +33,9 @@ test: $(VENV)/.dev servers ## run the tests
 campaigns: $(VENV)/.dev servers ## kill, cut off and fill everything under load, for long; docs/reliability.md tells of it
 	POSTROOM_LONG=1 PYTHONDONTWRITEBYTECODE=1 $(IN_VENV)/pytest -p no:cacheprovider -n 2 --dist loadscope tests/campaigns
 
+bench: $(VENV)/.dev servers ## measure Postroom beside its rivals, within 15 minutes; QUICK=1: within 2
+	$(IN_VENV)/python -m bench $(if $(QUICK),--quick)
+
 check: $(VENV)/.dev ## lint, format, types, and which package may import which
 	$(IN_VENV)/ruff check .
 	$(IN_VENV)/ruff format --check .
@@ -52,7 +55,7 @@ constraints: $(VENV)/.dev ## pin every dependency anew, at its newest version th
 
 clean: ## remove what make and the tools have made, .venv too; data folders stay
 	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	find producer config worker front tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find producer config worker front tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
 	@for python in python3 python3.14 python3.13 python3.12 python3.11; do \
