@@ -15,12 +15,14 @@ from postroom.producer.errors import BrokerUnavailable
 _PAUSE_SECONDS: Final = 0.05
 
 _LAY: Final = """
-local taken = {}
-for place = 3, #ARGV, 2 do
-    if redis.call('HSETNX', KEYS[1], ARGV[place], ARGV[place + 1]) == 0 then
-        taken[#taken + 1] = (place - 3) / 2
+local taken, from = {}, 1
+for place = 4, #ARGV, 2 do
+    local up_to = from + ARGV[place + 1]
+    if redis.call('HSETNX', KEYS[1], ARGV[place], string.sub(ARGV[3], from, up_to - 1)) == 0 then
+        taken[#taken + 1] = (place - 4) / 2
     end
     redis.call('ZADD', KEYS[2], 'NX', ARGV[1], ARGV[place])
+    from = up_to
 end
 if #taken > 0 then
     return {taken, false}
@@ -28,7 +30,9 @@ end
 local nudged = redis.pcall('LPUSH', KEYS[3], ARGV[2])
 return {taken, type(nudged) == 'table' and nudged.err}
 """
-"""All or nothing, and the nudge with it; but where a field is taken, what was to lie there is laid elsewhere first."""
+"""All or nothing, and the nudge with it; but where a field is taken, what was to lie there is laid elsewhere first. The
+jobs come as one text, and each field with its job's length: redis-py would make a system call for each long argument.
+"""
 _KEYS: Final = (names.INBOX, names.INBOX_AT, names.QUEUE_ACCEPT)
 
 _PLACE_IN_SCRIPT: Final = re.compile(r" script: [0-9a-f]{40}, on @.*", re.DOTALL)
@@ -66,9 +70,9 @@ def lay(
 
 def _lay(client: redis.Redis, jobs: Sequence[tuple[str, bytes]], nudge: bytes, until: float) -> list[int]:
     """Lay jobs whose fields are free, and say which are not, by their place; then there was no nudge."""
-    words: list[Any] = [repr(time.time()), nudge]
-    for job in jobs:
-        words += job
+    words: list[Any] = [repr(time.time()), nudge, b"".join(sealed for _, sealed in jobs)]
+    for field, sealed in jobs:
+        words += (field, len(sealed))
     while True:
         try:
             answer: Any = client.eval(_LAY, len(_KEYS), *_KEYS, *words)
