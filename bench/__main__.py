@@ -20,6 +20,7 @@ from bench.ending import ends_well
 from bench.house import DatabaseKind
 from bench.machine import machine, versions
 from bench.rounds import Figures
+from bench.slow_servers import CASES, Case
 
 _HERE: Final = Path(__file__).parent
 _CHART: Final = "results.png"
@@ -35,6 +36,7 @@ class Form:
     singles: int
     limit_mails: int
     databases: tuple[DatabaseKind, ...]
+    slow: tuple[Case, ...]
     slow_seconds: float
     bulk: int
     probes: int
@@ -53,6 +55,7 @@ FULL: Final = Form(
     singles=25,
     limit_mails=50_000,
     databases=("postgresql", "sqlite"),
+    slow=CASES,
     slow_seconds=3,
     bulk=50_000,
     probes=100,
@@ -70,6 +73,7 @@ QUICK: Final = Form(
     singles=10,
     limit_mails=10_000,
     databases=("sqlite",),
+    slow=CASES[:1],
     slow_seconds=1,
     bulk=5000,
     probes=15,
@@ -86,15 +90,17 @@ _INTRODUCTION: Final = """\
 
 Written by `{command}` on {machine}.
 
-Each system ran alone on that machine with its site, its stores and the mail server, in {rounds} round(s) of changing
-order. Given is the median, and between what all rounds lie. Compare within this page: another machine gives other
-figures and much the same ratios. Versions: {versions}.
+Each system ran alone on that machine with its site, its stores and the mail server. Rounds, in changing order:
+{rounds}. Given is the median, and in brackets between what all rounds lie. Compare within this page: another machine
+gives other figures and much the same ratios.
 
 A mail is an order confirmation of about 4 kB, text and HTML, each to another recipient, from one account with
 {connections} connections. **The site renders it, in all systems alike** (by Jinja; in Node by Nunjucks, its port):
-Postroom does not render templates yet. The mail server is `sink.c`: it takes a letter for {sink_ms:.3f} ms of processor
-time and is not what limits anybody; where a rival's session keeps it busier, the table of processor time tells. Redis
-(Valkey) writes its append-only file to disk every second; PostgreSQL commits durably.
+Postroom does not render templates yet. Redis (Valkey) writes its append-only file to disk every second; PostgreSQL
+commits durably. The mail server is `sink.c`. It takes a letter from `smtp-source` for {sink_ms:.3f} ms of processor
+time and is not what limits anybody; what it takes from the others stands with their processor time.
+
+{versions}.
 
 ![Throughput and latency]({chart})
 """
@@ -169,7 +175,9 @@ def _parts(form: Form, folder: Path) -> list[Part]:
             "Slow servers",
             "The server is busy with each mail for that long. Share: of connections ÷ server time.",
             lambda: results.slow(
-                slow_servers.measured(folder / "slow", seconds=form.slow_seconds, databases=form.databases)
+                slow_servers.measured(
+                    folder / "slow", cases=form.slow, seconds=form.slow_seconds, databases=form.databases
+                )
             ),
         ),
         Part(

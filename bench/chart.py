@@ -19,7 +19,7 @@ _LABELS: Final = {"plain": "plain", "secure": "STARTTLS + AUTH"}
 
 def draw(given: dict[str, Any], path: str) -> None:
     """Bars of throughput beside the distribution of latencies."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(14, 4.5), layout="constrained")
     names = given["names"]
     for place, how in enumerate(_LABELS):
         at = [number + 0.4 * place for number in range(len(names))]
@@ -29,16 +29,19 @@ def draw(given: dict[str, Any], path: str) -> None:
     left.invert_yaxis()
     left.set_title("Throughput, mails a second (median)")
     left.margins(x=0.12)
-    left.legend(loc="lower right")
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, frameon=False)
     for name, values in zip(names, given["latencies_ms"], strict=True):
         ordered = sorted(values)
         right.plot(ordered, [(place + 1) / len(ordered) * 100 for place in range(len(ordered))], label=name)
     right.set_xscale("log")
+    for ticks in (right.xaxis.set_major_formatter, right.xaxis.set_minor_formatter):
+        ticks("{x:.0f}")
+    right.tick_params(axis="x", which="minor", labelsize=7)
     right.set_xlabel("milliseconds, call to 250")
     right.set_ylabel("per cent of mails")
     right.set_title("Latency of one mail on an idle system")
     right.grid(alpha=0.3)
-    right.legend(loc="lower right")
+    right.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     figure.savefig(path, dpi=110)
 
 

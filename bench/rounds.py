@@ -52,7 +52,7 @@ def measured(folder: Path, *, rounds: int, share: float, singles: int) -> list[F
 def _measure(of: Figures, folder: Path, share: float, singles: int, *, secure: bool) -> None:
     count = max(_LEAST_MAILS, round(of.contestant.mails[secure] * share))
     with sink.started(folder / "sink", secure=secure) as to, of.contestant.start(folder / "it", to) as system:
-        measuring.warm_up(system, to, count // 5)
+        measuring.warm_up(system, to, count // 3)
         stream = measuring.stream(system, to, count)
         if secure:
             of.secure.append(stream)

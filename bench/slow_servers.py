@@ -50,10 +50,10 @@ class Kept:
 CASES: Final = (Case(1, 10, 0.1), Case(50, 4, 0.1), Case(50, 4, 0.5))
 
 
-def measured(folder: Path, *, seconds: float, databases: Iterable[DatabaseKind]) -> list[Kept]:
-    """Measure all cases, each for so long."""
-    cases = [(database, case) for case in CASES for database in databases]
-    return [_measured(folder / f"{number}", *each, seconds) for number, each in enumerate(cases)]
+def measured(folder: Path, *, cases: Iterable[Case], seconds: float, databases: Iterable[DatabaseKind]) -> list[Kept]:
+    """Measure each case for so long."""
+    cases_on = [(database, case) for case in cases for database in databases]
+    return [_measured(folder / f"{number}", *each, seconds) for number, each in enumerate(cases_on)]
 
 
 def _measured(folder: Path, database: DatabaseKind, case: Case, seconds: float) -> Kept:
