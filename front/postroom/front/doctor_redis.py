@@ -11,6 +11,7 @@ from postroom.config.settings import Settings
 from postroom.front.doctor_checks import Finding
 from postroom.producer import names
 from postroom.producer.broker import redis_client
+from postroom.producer.nudge import list_of
 from postroom.worker.celery_app import CHORE_PERIODS_SECONDS, LAST_RUN_KEPT_SECONDS, QUEUES, last_run_key
 
 SEE_REDIS: Final = "Start `postroom up`; if Redis is not its own, look at the one of POSTROOM_BROKER_URL"
@@ -90,7 +91,7 @@ def redis_keeps(_settings: Settings, client: redis.Redis) -> Finding:
 def inbox_moves(_settings: Settings, client: redis.Redis) -> Finding:
     """Whether jobs leave the inbox."""
     count = int(client.hlen(names.INBOX))
-    nudges = ", ".join(f"{kind} {client.llen(queue)}" for kind, queue in QUEUES.items())
+    nudges = ", ".join(f"{kind} {_length(client, queue)}" for kind, queue in QUEUES.items())
     oldest: Any = client.zrange(names.INBOX_AT, 0, 0, withscores=True)
     if not oldest:
         return Finding(True, f"{count} waiting; nudges: {nudges}")
@@ -101,6 +102,10 @@ def inbox_moves(_settings: Settings, client: redis.Redis) -> Finding:
             False, message, "See that worker_accept and database are well, then read the accept worker's log"
         )
     return Finding(True, message)
+
+
+def _length(client: redis.Redis, queue: str) -> int:
+    return sum(client.llen(list_of(queue, behind=behind)) for behind in (False, True))
 
 
 @_asking_redis

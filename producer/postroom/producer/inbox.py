@@ -33,8 +33,6 @@ return {taken, type(nudged) == 'table' and nudged.err}
 """All or nothing, and the nudge with it; but where a field is taken, what was to lie there is laid elsewhere first. The
 jobs come as one text, and each field with its job's length: redis-py would make a system call for each long argument.
 """
-_KEYS: Final = (names.INBOX, names.INBOX_AT, names.QUEUE_ACCEPT)
-
 _PLACE_IN_SCRIPT: Final = re.compile(r" script: [0-9a-f]{40}, on @.*", re.DOTALL)
 """Redis says it after an error of a command within a script."""
 
@@ -46,6 +44,7 @@ def lay(
     jobs: Sequence[tuple[str, bytes]],
     nudge: Callable[[list[str]], bytes],
     *,
+    nudged: str,
     until: float,
 ) -> None:
     """Lay jobs into the inbox and nudge accept, in one step.
@@ -57,25 +56,27 @@ def lay(
         client: Redis.
         jobs: each id with its sealed job.
         nudge: the message that tells of these fields.
+        nudged: the Redis list into which it goes.
         until: a Redis that is just starting again is waited for until then, by the monotonic clock.
 
     Raises:
         BrokerUnavailable: Redis did not take them in time.
     """
-    taken = _lay(client, jobs, nudge([field for field, _ in jobs]), until)
+    taken = _lay(client, jobs, nudge([field for field, _ in jobs]), nudged, until)
     if taken:
         beside = [(f"{jobs[place][0]}~{secrets.token_hex(4)}", jobs[place][1]) for place in taken]
-        _lay(client, beside, nudge([field for field, _ in (*jobs, *beside)]), until)
+        _lay(client, beside, nudge([field for field, _ in (*jobs, *beside)]), nudged, until)
 
 
-def _lay(client: redis.Redis, jobs: Sequence[tuple[str, bytes]], nudge: bytes, until: float) -> list[int]:
+def _lay(client: redis.Redis, jobs: Sequence[tuple[str, bytes]], nudge: bytes, nudged: str, until: float) -> list[int]:
     """Lay jobs whose fields are free, and say which are not, by their place; then there was no nudge."""
+    keys = (names.INBOX, names.INBOX_AT, nudged)
     words: list[Any] = [repr(time.time()), nudge, b"".join(sealed for _, sealed in jobs)]
     for field, sealed in jobs:
         words += (field, len(sealed))
     while True:
         try:
-            answer: Any = client.eval(_LAY, len(_KEYS), *_KEYS, *words)
+            answer: Any = client.eval(_LAY, len(keys), *keys, *words)
         except redis.RedisError as error:
             passes = isinstance(error, redis.ConnectionError) and not isinstance(error, redis.AuthenticationError)
             if not passes or time.monotonic() + _PAUSE_SECONDS > until:

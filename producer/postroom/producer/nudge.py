@@ -30,16 +30,24 @@ _HEADERS: Final[dict[str, Any]] = {
 }
 _NOTHING_AFTERWARDS: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 _PERSISTENT: Final = 2
+_BEHIND: Final = 9
+"""kombu reads a queue from several Redis lists, this one last."""
 
 
-def nudge(task: str, queue: str, arguments: Sequence[Any], *, origin: str) -> bytes:
-    """The message that a worker finds at the head of its queue, a Redis list of that name.
+def list_of(queue: str, *, behind: bool = False) -> str:
+    """The Redis list into which a nudge for a queue goes; `behind` those of its other list."""
+    return f"{queue}\x06\x16{_BEHIND}" if behind else queue
+
+
+def nudge(task: str, queue: str, arguments: Sequence[Any], *, origin: str, behind: bool = False) -> bytes:
+    """The message that a worker finds at the head of its queue, in the list that `list_of` names.
 
     Args:
         task: which.
         queue: of the workers that take it.
         arguments: the task's, as JSON can say them; Flower shows them.
         origin: who nudges; Flower shows it.
+        behind: it waits until no other is left.
     """
     task_id = str(uuid4())
     body = json.dumps((arguments, {}, _NOTHING_AFTERWARDS))
@@ -56,7 +64,7 @@ def nudge(task: str, queue: str, arguments: Sequence[Any], *, origin: str) -> by
         "reply_to": "",
         "delivery_mode": _PERSISTENT,
         "delivery_info": {"exchange": "", "routing_key": queue},
-        "priority": 0,
+        "priority": _BEHIND if behind else 0,
         "body_encoding": "base64",
         "delivery_tag": str(uuid4()),
     }

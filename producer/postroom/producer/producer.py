@@ -20,7 +20,7 @@ from postroom.producer.broker import redis_client
 from postroom.producer.errors import KeyUnusable, MailTooLarge, SettingsInvalid
 from postroom.producer.identifiers import Ids
 from postroom.producer.mail import Mail, Template, check_producer
-from postroom.producer.nudge import nudge
+from postroom.producer.nudge import list_of, nudge
 from postroom.producer.sealing import PublicKey, Sealer
 from postroom.producer.surroundings import setting
 
@@ -36,6 +36,7 @@ class _Job:
     mail_id: UUID
     sealed: bytes
     template: Template | None
+    bulk: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,17 +160,25 @@ class Producer:
                 f"the mail's job has {len(job):,} bytes, and the limit is {self._job_limit_bytes:,} "
                 "(POSTROOM_JOB_LIMIT_BYTES); send a link instead of a large attachment"
             )
-        return _Job(mail.id, self._sealer.seal(job, names.inbox_identity(mail.id)), mail.template)
+        return _Job(
+            mail.id, self._sealer.seal(job, names.inbox_identity(mail.id)), mail.template, mail.priority == "bulk"
+        )
 
     def _hand_over(self, batch: Sequence[_Job]) -> None:
         connected = self._connected
         if connected is None or connected.pid != os.getpid():
             connected = self._connected = self._connect()
         templates = _templates(batch)
+        bulk = all(job.bulk for job in batch)
+
+        def accept(fields: list[str]) -> bytes:
+            return nudge(names.TASK_ACCEPT, names.QUEUE_ACCEPT, (fields, templates), origin=self.name, behind=bulk)
+
         inbox.lay(
             connected.redis,
             [(str(job.mail_id), job.sealed) for job in batch],
-            lambda fields: nudge(names.TASK_ACCEPT, names.QUEUE_ACCEPT, (fields, templates), origin=self.name),
+            accept,
+            nudged=list_of(names.QUEUE_ACCEPT, behind=bulk),
             until=time.monotonic() + self._timeout_seconds,
         )
 
