@@ -9,7 +9,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, Self
 
-_STOP_SECONDS: Final = 20.0
 _SHOWN_CHARACTERS: Final = 3000
 
 
@@ -97,8 +96,9 @@ def started(
     environment: Mapping[str, str] | None = None,
     speaks: bool = False,
 ) -> Iterator[Child]:
-    """Start a process in a folder, where its log is kept too. When the block ends it gets SIGTERM, and with all its
-    children SIGKILL after 20 s. On Linux it does not outlive the bench, however that ends. Ctrl-C does not reach it.
+    """Start a process in a folder, where its log is kept too. When the block ends it is killed with all its children:
+    what it kept is worth nothing then. On Linux it does not outlive the bench, however that ends, and Ctrl-C does not
+    reach it.
 
     Args:
         name: what the tables call it.
@@ -123,13 +123,8 @@ def started(
     try:
         yield Child(name, process, log)
     finally:
-        process.send_signal(signal.SIGCONT)
-        process.terminate()
-        try:
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
                 pipe.close()
