@@ -28,9 +28,9 @@ def test_nudges(house: House, monkeypatch: pytest.MonkeyPatch, how: str) -> None
 def told_otherwise(publish: Callable[..., None]) -> Callable[..., bytes]:
     """The producer's nudge, published in another way; what goes with the jobs tells of nothing."""
 
-    def changed(task: str, queue: str, arguments: Sequence[Any], *, origin: str) -> bytes:
-        publish(queue, nudge(task, queue, arguments, origin=origin))
-        return nudge(task, queue, ([], []), origin=origin)
+    def changed(task: str, queue: str, arguments: Sequence[Any], **more: Any) -> bytes:
+        publish(queue, nudge(task, queue, arguments, **more))
+        return nudge(task, queue, ([], []), **more)
 
     return changed
 

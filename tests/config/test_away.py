@@ -1,12 +1,13 @@
 """Which errors mean that the database is away, so that the same may succeed later, and which that it never will."""
 
+import select
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, exc, make_url, text
+from sqlalchemy import Connection, event, exc, make_url, text
 
 from postroom.config.away import is_away
 from postroom.config.database import Database
@@ -92,6 +93,26 @@ def test_a_closed_connection_is_replaced_with_all_others_before_it_is_used(
     for _ in range(4):
         with database.read() as connection:
             assert connection.execute(text("SELECT 1")).scalar() == 1
+    database.close()
+
+
+@on_postgresql
+def test_a_new_connection_that_is_ended_at_once_is_away(database_url: str, databases: Databases) -> None:
+    """As while a server restarts: what was asked is asked again, and not given up as a wrong statement."""
+    database = Database(database_url, connections=1)
+    with database.read() as connection:
+        connection.execute(text("SELECT 1"))
+    name = str(make_url(database_url).database)
+    databases.server.end_connections(name)
+
+    @event.listens_for(database.engine, "connect")
+    def end(connection: psycopg.Connection[object], _record: object) -> None:
+        databases.server.end_connections(name)
+        wait_until(lambda: select.select([connection], [], [], 0)[0])
+
+    with pytest.raises(exc.SQLAlchemyError) as caught, database.read() as connection:
+        connection.execute(text("SELECT 1"))
+    assert is_away(caught.value)
     database.close()
 
 

@@ -19,6 +19,7 @@ from postroom.producer import BrokerUnavailable, InvalidMail, Mail, MailTooLarge
 from postroom.producer.identifiers import keyed_id
 from postroom.producer.names import INBOX, INBOX_AT, QUEUE_ACCEPT, inbox_identity
 from postroom.producer.sealing import PublicKey, open_box
+from postroom.worker.nudges import CeleryNudges
 from servers.redis_server import RedisServer
 
 Make = Callable[..., Mail]
@@ -215,23 +216,25 @@ def test_a_nudge_is_the_message_that_celery_would_send(
     assert {name: type(ours[name]) for name in own} == {name: type(theirs[name]) for name in own}
 
 
-def test_what_is_urgent_is_accepted_before_bulk_that_was_there_before(
+def test_what_comes_in_is_accepted_before_what_was_left_lying_and_that_before_bulk(
     producer: Producer, redis_server: RedisServer, make: Make
 ) -> None:
     """In the order in which a worker's own library takes what lies in the queue."""
     bulk = list(producer.enqueue_many(make(priority="bulk") for _ in range(250)))
+    with Celery("care", broker=redis_server.url, set_as_current=False) as celery:
+        CeleryNudges(celery).accept(["left lying"])
     mixed = list(producer.enqueue_many([make(priority="bulk"), make(priority="high")]))
     normal = producer.enqueue(make())
     taken: list[list[str]] = []
     with Celery("worker", broker=redis_server.url, set_as_current=False) as celery, celery.connection() as connection:
         queue = connection.SimpleQueue(QUEUE_ACCEPT)
-        for _ in range(5):
+        for _ in range(6):
             message = queue.get(timeout=5)
             taken.append(message.payload[0][0])
             message.ack()
         queue.close()
-    assert taken[:2] == [[str(each) for each in mixed], [str(normal)]]
-    assert [each for fields in taken[2:] for each in fields] == [str(each) for each in bulk]
+    assert taken[:3] == [[str(each) for each in mixed], [str(normal)], ["left lying"]]
+    assert [each for fields in taken[3:] for each in fields] == [str(each) for each in bulk]
 
 
 @pytest.mark.parametrize("count", [0, 1, 99, 100, 101])

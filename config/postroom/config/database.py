@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     import alembic.script
 
 _WRITES: Final = "postroom_writes"
+_NEW: Final = "postroom_new"
 _BUSY_SECONDS: Final = 30
 _FORGET_MILLISECONDS: Final = 500
 _REWRITTEN_AT_ONCE_BYTES: Final = 100 * 1024 * 1024
@@ -263,17 +264,21 @@ class Database:
             record.close()
 
 
-def _bound_session(connection: Any, _record: Any) -> None:
+def _bound_session(connection: Any, record: Any) -> None:
+    record.info[_NEW] = True
     connection.autocommit = True
     settings = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _BOUNDED_SESSION.items())
     connection.execute(f"SELECT {settings}")
     connection.autocommit = False
 
 
-def _refuse_ended(connection: Any, _record: Any, _proxy: Any) -> None:
+def _refuse_ended(connection: Any, record: Any, _proxy: Any) -> None:
     """Have a connection made anew that the server has ended: there is something to read from it. To ask the server each
-    time, as `pool_pre_ping` does, costs as much as a statement.
+    time, as `pool_pre_ping` does, costs as much as a statement. A new one is used as it is: where it has ended too,
+    what is asked over it says so.
     """
+    if record.info.pop(_NEW, False):
+        return
     waits = select.poll()
     waits.register(connection.fileno(), select.POLLIN)
     if waits.poll(0):

@@ -45,7 +45,7 @@ class Rows:
     def parameters(self, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
         """The parameters that give a statement these rows."""
         objects = [dict(zip(self._columns, row, strict=True)) for row in rows]
-        return {_GIVEN.key: json.dumps(objects, default=_uuid), _NUMBER.key: len(objects)}
+        return {_GIVEN.key: json.dumps(objects, default=_uuid, ensure_ascii=False), _NUMBER.key: len(objects)}
 
     def _on_sqlite(self) -> FromClause:
         each = func.json_each(_GIVEN).table_valued("value")

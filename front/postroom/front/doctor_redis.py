@@ -11,7 +11,7 @@ from postroom.config.settings import Settings
 from postroom.front.doctor_checks import Finding
 from postroom.producer import names
 from postroom.producer.broker import redis_client
-from postroom.producer.nudge import list_of
+from postroom.producer.nudge import Urgency, list_of
 from postroom.worker.celery_app import CHORE_PERIODS_SECONDS, LAST_RUN_KEPT_SECONDS, QUEUES, last_run_key
 
 SEE_REDIS: Final = "Start `postroom up`; if Redis is not its own, look at the one of POSTROOM_BROKER_URL"
@@ -105,7 +105,7 @@ def inbox_moves(_settings: Settings, client: redis.Redis) -> Finding:
 
 
 def _length(client: redis.Redis, queue: str) -> int:
-    return sum(client.llen(list_of(queue, behind=behind)) for behind in (False, True))
+    return sum(client.llen(list_of(queue, urgency)) for urgency in Urgency)
 
 
 @_asking_redis

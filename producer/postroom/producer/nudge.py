@@ -9,6 +9,7 @@ that it tells of. The parts are those of Celery's message protocol 2, in the env
 import base64
 import json
 from collections.abc import Sequence
+from enum import IntEnum
 from typing import Any, Final
 from uuid import uuid4
 
@@ -30,16 +31,23 @@ _HEADERS: Final[dict[str, Any]] = {
 }
 _NOTHING_AFTERWARDS: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 _PERSISTENT: Final = 2
-_BEHIND: Final = 9
-"""kombu reads a queue from several Redis lists, this one last."""
 
 
-def list_of(queue: str, *, behind: bool = False) -> str:
-    """The Redis list into which a nudge for a queue goes; `behind` those of its other list."""
-    return f"{queue}\x06\x16{_BEHIND}" if behind else queue
+class Urgency(IntEnum):
+    """Which of a queue's Redis lists a nudge goes into: Celery's workers read them in this order."""
+
+    AT_ONCE = 0
+    SOON = 3
+    """Of what was left lying: its first nudge was lost."""
+    BULK = 9
 
 
-def nudge(task: str, queue: str, arguments: Sequence[Any], *, origin: str, behind: bool = False) -> bytes:
+def list_of(queue: str, urgency: Urgency) -> str:
+    """The Redis list into which a nudge for a queue goes, as kombu names it."""
+    return f"{queue}\x06\x16{urgency}" if urgency else queue
+
+
+def nudge(task: str, queue: str, arguments: Sequence[Any], *, origin: str, urgency: Urgency = Urgency.AT_ONCE) -> bytes:
     """The message that a worker finds at the head of its queue, in the list that `list_of` names.
 
     Args:
@@ -47,7 +55,7 @@ def nudge(task: str, queue: str, arguments: Sequence[Any], *, origin: str, behin
         queue: of the workers that take it.
         arguments: the task's, as JSON can say them; Flower shows them.
         origin: who nudges; Flower shows it.
-        behind: it waits until no other is left.
+        urgency: the same as for `list_of`.
     """
     task_id = str(uuid4())
     body = json.dumps((arguments, {}, _NOTHING_AFTERWARDS))
@@ -64,7 +72,7 @@ def nudge(task: str, queue: str, arguments: Sequence[Any], *, origin: str, behin
         "reply_to": "",
         "delivery_mode": _PERSISTENT,
         "delivery_info": {"exchange": "", "routing_key": queue},
-        "priority": _BEHIND if behind else 0,
+        "priority": urgency,
         "body_encoding": "base64",
         "delivery_tag": str(uuid4()),
     }

@@ -20,7 +20,7 @@ from postroom.producer.broker import redis_client
 from postroom.producer.errors import KeyUnusable, MailTooLarge, SettingsInvalid
 from postroom.producer.identifiers import Ids
 from postroom.producer.mail import Mail, Template, check_producer
-from postroom.producer.nudge import list_of, nudge
+from postroom.producer.nudge import Urgency, list_of, nudge
 from postroom.producer.sealing import PublicKey, Sealer
 from postroom.producer.surroundings import setting
 
@@ -169,16 +169,16 @@ class Producer:
         if connected is None or connected.pid != os.getpid():
             connected = self._connected = self._connect()
         templates = _templates(batch)
-        bulk = all(job.bulk for job in batch)
+        urgency = Urgency.BULK if all(job.bulk for job in batch) else Urgency.AT_ONCE
 
         def accept(fields: list[str]) -> bytes:
-            return nudge(names.TASK_ACCEPT, names.QUEUE_ACCEPT, (fields, templates), origin=self.name, behind=bulk)
+            return nudge(names.TASK_ACCEPT, names.QUEUE_ACCEPT, (fields, templates), origin=self.name, urgency=urgency)
 
         inbox.lay(
             connected.redis,
             [(str(job.mail_id), job.sealed) for job in batch],
             accept,
-            nudged=list_of(names.QUEUE_ACCEPT, behind=bulk),
+            nudged=list_of(names.QUEUE_ACCEPT, urgency),
             until=time.monotonic() + self._timeout_seconds,
         )
 

@@ -257,7 +257,7 @@ class _Drain:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the mails behind it must go on
                 log.warning("a letter cannot be composed", mail=str(mail.id), error=type(error).__name__)
-                self._turn(self._poison(mail, error), None).result()
+                self._process.writer.do(ledger.turn, Turn(self._poison(mail, error)))
         return None
 
     def _compose(self, mail: ClaimedMail, session: Session) -> _Ready:

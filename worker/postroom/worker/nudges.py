@@ -11,7 +11,7 @@ from celery import Celery
 
 from postroom.producer import names
 from postroom.producer.broker import redis_client
-from postroom.producer.nudge import nudge
+from postroom.producer.nudge import Urgency, list_of, nudge
 
 log = structlog.get_logger(__name__)
 
@@ -36,9 +36,9 @@ class CeleryNudges:
         self._app = app
 
     def accept(self, fields: Sequence[str]) -> None:
-        """Nudge `accept`, 100 fields a message."""
+        """Nudge `accept`, 100 fields a message, after what comes in now."""
         for start in range(0, len(fields), 100):
-            self._publish(names.TASK_ACCEPT, names.QUEUE_ACCEPT, [list(fields[start : start + 100]), []])
+            self._publish(names.TASK_ACCEPT, names.QUEUE_ACCEPT, [list(fields[start : start + 100]), []], Urgency.SOON)
 
     def drain(self, account_id: UUID) -> None:
         """Nudge `drain` for one account."""
@@ -48,9 +48,10 @@ class CeleryNudges:
         """Nudge the chore `release`."""
         self._publish(names.TASK_RELEASE, names.QUEUE_CARE, [])
 
-    def _publish(self, task: str, queue: str, arguments: list[Any]) -> None:
+    def _publish(self, task: str, queue: str, arguments: list[Any], urgency: Urgency = Urgency.AT_ONCE) -> None:
         try:
-            self._redis.lpush(queue, nudge(task, queue, arguments, origin="worker"))
+            message = nudge(task, queue, arguments, origin="worker", urgency=urgency)
+            self._redis.lpush(list_of(queue, urgency), message)
         except redis.RedisError as error:  # no work may fail because it could not be announced
             log.warning("a nudge was not published", task=task, error=type(error).__name__)
 

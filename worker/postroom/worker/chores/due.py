@@ -60,8 +60,16 @@ def _send_uncertain_again(connection: Connection, *still_due: ColumnElement[bool
 
 _READY: Final = mails.alias("ready")
 _READY_LANES: Final = lanes.every_lane("ready_lanes", _READY, _READY.c.ready == true())
+_FIRST: Final = (
+    select(mails.c.id)
+    .where(mails.c.account_id == accounts.c.id, mails.c.ready == true())
+    .order_by(*lanes.LANE_ORDER)
+    .limit(1)
+    .correlate(accounts)
+    .scalar_subquery()
+)
 _IDLE: Final = (
-    select(accounts.c.id)
+    select(accounts.c.id, _FIRST.label("first"))
     .join(_READY_LANES, _READY_LANES.c.account_id == accounts.c.id)
     .where(accounts.c.active, MAY_SEND, ~exists().where(slots.c.account_id == accounts.c.id))
 )
@@ -70,6 +78,6 @@ _IDLE: Final = (
 def _nudge_lanes(process: Process) -> None:
     """Nudge lanes that have ready mail and no drain at work: their nudge was lost, or the time has just come."""
     with process.database.read() as connection:
-        idle = list(connection.execute(_IDLE).scalars())
+        idle = {row.id: row.first for row in connection.execute(_IDLE)}
     for account_id in process.pacing.due(idle, time.monotonic()):
         process.nudges.drain(account_id)
