@@ -24,6 +24,8 @@ R = TypeVar("R")
 Operation = Callable[[Connection, Sequence[T]], Sequence[R]]
 
 _MOST_IN_A_GROUP = 200
+_GATHERS_SECONDS = 0.002
+"""To wait so long for a fuller group costs less than a group more: over 10 connections a third more mails a second."""
 _SHORTEST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 2.0
 _GIVES_UP_SECONDS = 1.5
@@ -65,15 +67,28 @@ class Writer:
 
     def _run(self) -> None:
         ending = False
+        group: list[Any] = []
         while not ending:
-            group = [self._waiting.get()]
-            with contextlib.suppress(queue.Empty):
-                while len(group) < _MOST_IN_A_GROUP:
-                    group.append(self._waiting.get_nowait())
+            group = self._gathered(len(group))
             ending = None in group
             asked = [each for each in group if each is not None and each[2].set_running_or_notify_cancel()]
             if asked:
                 self._write(asked)
+
+    def _gathered(self, before: int) -> list[Any]:
+        """The next group. Where lanes wait together, those who are about to ask are waited for a moment."""
+        group = [self._waiting.get()]
+        until = time.monotonic() + (_GATHERS_SECONDS if before > 1 else 0)
+        while len(group) < _MOST_IN_A_GROUP:
+            try:
+                group.append(self._waiting.get_nowait())
+            except queue.Empty:
+                left = until - time.monotonic()
+                if left <= 0 or len(group) > before:
+                    break
+                with contextlib.suppress(queue.Empty):
+                    group.append(self._waiting.get(timeout=left))
+        return group
 
     def _write(self, asked: list[tuple[Any, Any, Future[Any]]]) -> None:
         try:
