@@ -33,7 +33,7 @@ test: $(VENV)/.dev servers ## run the tests
 campaigns: $(VENV)/.dev servers ## kill, cut off and fill everything under load, for long; docs/reliability.md tells of it
 	POSTROOM_LONG=1 PYTHONDONTWRITEBYTECODE=1 $(IN_VENV)/pytest -p no:cacheprovider -n 2 --dist loadscope tests/campaigns
 
-bench: $(VENV)/.dev servers ## measure Postroom beside its rivals, within 15 minutes; QUICK=1: within 2
+bench: $(VENV)/.dev servers ## measure Postroom beside its rivals, within 15 minutes; QUICK=1: in about 3
 	$(IN_VENV)/python -m bench $(if $(QUICK),--quick)
 
 check: $(VENV)/.dev ## lint, format, types, and which package may import which
