@@ -78,8 +78,8 @@ accounts = Table(
     ),
 )
 
-_unwell = accounts.c.health != "ok"
-Index("ix_accounts_probe", accounts.c.probe_at, sqlite_where=_unwell, postgresql_where=_unwell)
+_probed = accounts.c.probe_at.is_not(None)
+Index("ix_accounts_probe", accounts.c.probe_at, sqlite_where=_probed, postgresql_where=_probed)
 
 pauses = Table(
     "pauses",

@@ -20,8 +20,8 @@ def upgrade() -> None:
             comment="false: each command waits for the reply to the one before, whatever the server offers",
         ),
     )
-    unwell = sa.text("health != 'ok'")
-    op.create_index("ix_accounts_probe", "accounts", ["probe_at"], sqlite_where=unwell, postgresql_where=unwell)
+    probed = sa.text("probe_at IS NOT NULL")
+    op.create_index("ix_accounts_probe", "accounts", ["probe_at"], sqlite_where=probed, postgresql_where=probed)
     if op.get_context().dialect.name == "postgresql":
         op.execute("ALTER TABLE mails SET (fillfactor = 60)")
         op.execute("ALTER TABLE letters ALTER COLUMN sealed SET STORAGE EXTERNAL")  # ciphertext cannot be compressed
