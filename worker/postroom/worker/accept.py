@@ -28,7 +28,7 @@ from postroom.producer.identifiers import uuid7
 from postroom.producer.mail import Address, Mail, address_key
 from postroom.worker import turns
 from postroom.worker.inbox import MOST_AT_ONCE, Waiting
-from postroom.worker.inserting import insert_new
+from postroom.worker.inserting import insert_new_rows
 from postroom.worker.lanes import Chooser
 from postroom.worker.letter.content import Letter
 from postroom.worker.letter.from_mail import letter_of
@@ -236,10 +236,10 @@ def _insert_fresh(process: Process, connection: Connection, fresh: Sequence[_Ope
         for each, row in zip(fresh, rows, strict=True)
     ]
     _give_turns(connection, rows)  # others who accept mail of the same owner wait from here on
-    if insert_new(connection, mails, rows) != len(rows):
+    if insert_new_rows(connection, mails, rows) != len(rows):
         raise _Raced
     connection.execute(_NEW_LETTERS, sealed)
-    insert_new(connection, recipients, [row for each in fresh for row in _recipient_rows(each.mail)])
+    insert_new_rows(connection, recipients, [row for each in fresh for row in _recipient_rows(each.mail)])
     return {row["account_id"] for row in rows if row["ready"]}
 
 

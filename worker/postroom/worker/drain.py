@@ -194,7 +194,7 @@ class _Drain:
                 upcoming = None
             turn = self._turn(record, upcoming)
             self._take_more()
-            if upcoming is None and session.reusable and self.trouble is None and not self._must_end():
+            if upcoming is None and self._goes_on(session):
                 upcoming = self._next(session)
                 if upcoming is not None:
                     turn = self._turn(None, upcoming)

@@ -13,7 +13,7 @@ from postroom.config.rows import Rows
 _COUNTED: Final = {"preserve_rowcount": True}
 
 
-def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> int:
+def insert_new_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> int:
     """Insert rows, all of the same columns, but those whose key is there already.
 
     On PostgreSQL they travel as one JSON text: not for rows that hold megabytes.

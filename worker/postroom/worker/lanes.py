@@ -14,6 +14,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     FromClause,
+    ScalarSelect,
     Uuid,
     case,
     false,
@@ -212,6 +213,13 @@ def every_lane(name: str, some: FromClause, *which: ColumnElement[bool]) -> CTE:
 
 
 LANE_ORDER: Final = (mails.c.priority, mails.c.turn, mails.c.due_at, mails.c.id)
+
+
+def next_to_leave(some: FromClause, lane: ColumnElement[UUID]) -> ScalarSelect[UUID]:
+    """The mail that would leave a lane next, if any is ready; `some` is an alias of `mails`."""
+    order = [some.c[column.name] for column in LANE_ORDER]
+    of_lane = select(some.c.id).where(some.c.account_id == lane, some.c.ready == true())
+    return of_lane.order_by(*order).limit(1).scalar_subquery()
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from postroom.config import pauses
 from postroom.config.accounts import Account
 from postroom.config.states import Health, HeldReason
 from postroom.config.tables import mails, senders
-from postroom.worker.lanes import LANE_ORDER, Chooser, Clearing, every_lane
+from postroom.worker.lanes import Chooser, Clearing, every_lane, next_to_leave
 from postroom.worker.transitions import LEAVES_BY_ITSELF
 
 _MOST_VALUES: Final = 1000
@@ -181,9 +181,7 @@ def _lanes_with_mail() -> Any:
     lanes = union(*(select(each.c.account_id).where(each.c.account_id.is_not(None)) for each in found)).subquery(
         "lanes"
     )
-    order = [there.c[column.name] for column in LANE_ORDER]
-    first = select(there.c.id).where(ready, there.c.account_id == lanes.c.account_id).order_by(*order).limit(1)
-    return select(lanes.c.account_id, first.scalar_subquery().label("first"))
+    return select(lanes.c.account_id, next_to_leave(there, lanes.c.account_id).label("first"))
 
 
 _LANES_WITH_MAIL: Final = _lanes_with_mail()

@@ -60,16 +60,8 @@ def _send_uncertain_again(connection: Connection, *still_due: ColumnElement[bool
 
 _READY: Final = mails.alias("ready")
 _READY_LANES: Final = lanes.every_lane("ready_lanes", _READY, _READY.c.ready == true())
-_FIRST: Final = (
-    select(mails.c.id)
-    .where(mails.c.account_id == accounts.c.id, mails.c.ready == true())
-    .order_by(*lanes.LANE_ORDER)
-    .limit(1)
-    .correlate(accounts)
-    .scalar_subquery()
-)
 _IDLE: Final = (
-    select(accounts.c.id, _FIRST.label("first"))
+    select(accounts.c.id, lanes.next_to_leave(mails, accounts.c.id).label("first"))
     .join(_READY_LANES, _READY_LANES.c.account_id == accounts.c.id)
     .where(accounts.c.active, MAY_SEND, ~exists().where(slots.c.account_id == accounts.c.id))
 )
