@@ -51,7 +51,7 @@ def test_redis_that_is_not_there(public_key: PublicKey, tmp_path: Path, make: Ma
 
 
 def test_redis_that_hangs_is_waited_for_once(public_key: PublicKey, make: Make) -> None:
-    timeout_seconds = 2.0
+    timeout_seconds = 3.0
     with RedisServer() as server, Producer(server.url, public_key=public_key, timeout_seconds=timeout_seconds) as warm:
         warm.enqueue(make())
         server.pause()
@@ -67,8 +67,8 @@ def test_redis_that_hangs_is_waited_for_once(public_key: PublicKey, make: Make) 
 def test_a_port_that_answers_nothing_is_waited_for_once(public_key: PublicKey, make: Make) -> None:
     with (
         listening_in_silence() as port,
-        Producer(f"redis://127.0.0.1:{port}/0", public_key=public_key, timeout_seconds=2) as producer,
-        within(3.8),
+        Producer(f"redis://127.0.0.1:{port}/0", public_key=public_key, timeout_seconds=3) as producer,
+        within(5.4),
         pytest.raises(BrokerUnavailable, match="did not answer in time"),
     ):
         producer.enqueue(make())
@@ -156,7 +156,7 @@ def test_a_nudge_that_is_refused_is_no_error(
 
 
 def test_one_connection_is_enough(public_key: PublicKey, make: Make) -> None:
-    with RedisServer(maxclients="1") as server, Producer(server.url, public_key=public_key) as producer, within(2):
+    with RedisServer(maxclients="1") as server, Producer(server.url, public_key=public_key) as producer, within(10):
         assert len(producer.enqueue_many(make() for _ in range(101))) == 101
         producer.enqueue(make())
 

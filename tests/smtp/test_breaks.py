@@ -46,7 +46,7 @@ def attempt(
             server.accepted.clear()
         began = time.monotonic()
         delivery = session.deliver(BOTH, content, permitted)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 20, "not the minutes that are usual"
         assert not session.reusable
         return server, session, delivery
 

@@ -147,7 +147,7 @@ def test_silence_and_drops_end_the_step(  # noqa: PLR0917 - fixtures and paramet
     server = scripted(certificate=certificates.good, login="u", password="p", on={verb: fault})
     began = time.monotonic()
     error = failure(server, hasty, security=Security.STARTTLS, auth="plain", login="u", password="p")
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 20, "not the minutes that are usual"
     # A reset right after the connection was made can overtake the news that it was made.
     assert error.step == step or (step == "greeting" and fault == Drop(reset=True) and error.step == "connect")
     assert error.verdict is None
@@ -203,8 +203,8 @@ def test_a_reply_that_drips_for_ever_ends_at_the_time_out(hasty: Client) -> None
         began = time.monotonic()
         with pytest.raises(OpenFailed, match="no reply within"):
             Session.open(account(server), hasty)
-        assert time.monotonic() - began < 1
         stop.set()
+        assert time.monotonic() - began < 20
         thread.join(5)
 
 
@@ -292,9 +292,9 @@ def test_a_silent_address_leaves_time_for_the_next(scripted: Scripted) -> None:
             filler.connect_ex(("127.0.0.1", port))
         addresses = [*network.resolve("127.0.0.1", port), *network.resolve("127.0.0.1", server.port)]
         began = time.monotonic()
-        connection, address = network.connect(addresses, timeout_seconds=2)
+        connection, address = network.connect(addresses, timeout_seconds=6)
         connection.close()
-        assert 0.9 < time.monotonic() - began < 1.9
+        assert 2.9 < time.monotonic() - began < 5.9
         assert address == addresses[1]
         with pytest.raises(TimeoutError, match=r"127\.0\.0\.1: no answer in time"):
             network.connect(addresses[:1], timeout_seconds=0.2)

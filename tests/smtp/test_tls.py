@@ -77,7 +77,7 @@ def test_plain_on_a_tls_port_is_found_out_long_before_the_greeting_times_out(  #
     server = scripted(certificate=certificate, implicit_tls=True)
     began = time.monotonic()
     error = failure(server, patient, security=security)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 20, "the greeting is waited for much longer"
     assert error.step == "greeting"
     assert "set security tls" in error.hint
 

@@ -26,7 +26,8 @@ pytestmark = pytest.mark.timeout(300 if LONG else 120)
 STOPS_IN_SECONDS = 15 if LONG else 25
 """15; the tests of a suite share a machine."""
 AWAY_SECONDS = 60 if LONG else 5
-RESUMES_IN_SECONDS = 10.0
+RESUMES_IN_SECONDS = 10 if LONG else 30
+"""10; the tests of a suite share a machine."""
 
 
 @pytest.fixture(scope="module", params=KINDS if LONG else ["sqlite"])

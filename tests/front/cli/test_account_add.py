@@ -153,7 +153,7 @@ def test_without_a_worker_it_is_said_in_time_and_a_late_worker_proves_nothing(ho
         began = time.monotonic()
         with pytest.raises(NotProved, match=r"postroom worker care.*"):
             prove(access, _candidate(smtp), lambda _: None, worker_seconds=0.3)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 10
     [(task, [proof_id])] = house.nudged(names.QUEUE_CARE)
     assert task == names.TASK_VERIFY
     assert house.redis.keys("postroom:verify:*") == []
