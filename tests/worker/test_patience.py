@@ -129,3 +129,20 @@ def test_a_stop_cuts_off_what_still_waits(lanes: Lanes, monkeypatch: pytest.Monk
     for task in (sending, opening):
         task.join(10)
         assert not task.is_alive()
+
+
+def test_waiting_for_our_own_database_is_no_delay_of_the_servers(lanes: Lanes) -> None:
+    account_id, written = uuid4(), threading.Event()
+
+    def waits_for_its_mark(run: Run) -> None:
+        run.opened()
+        with run.sending(lanes.cut.set), run.busy():
+            written.wait(20)
+
+    task = lanes.begin(account_id, waits_for_its_mark)
+    task.join(1)
+    assert task.is_alive(), "its task stays beside it"
+    assert lanes.alone == 0
+    written.set()
+    task.join(20)
+    assert lanes.patience._answers(account_id), "its server is not called slow"

@@ -82,18 +82,21 @@ class TaskFailed(PostroomError):
 def make_app(settings: Settings) -> Celery:
     """The Celery app for these settings, with its tasks. Nothing is connected to yet."""
     app = make_celery(settings)
-    process = Process(settings, CeleryNudges(app))
+    nudges = CeleryNudges(app)
+    process = Process(settings, nudges)
     app.postroom_process = process
-    _add_tasks(app, process)
+    _add_tasks(app, process, nudges)
     return app
 
 
-def _add_tasks(app: Celery, process: Process) -> None:
+def _add_tasks(app: Celery, process: Process, nudges: CeleryNudges) -> None:
     def accept_task(fields: list[str], templates: list[dict[str, Any]]) -> None:  # noqa: ARG001 - shown by Flower
         accept(process, fields)
 
     def drain_task(account_id: str) -> None:
-        drain(process, UUID(account_id))
+        account = UUID(account_id)
+        nudges.drain_begins(account)
+        drain(process, account)
 
     def verify_task(proof_id: str) -> None:
         verify(process, UUID(proof_id))

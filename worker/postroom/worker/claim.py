@@ -12,12 +12,28 @@ from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import Connection, String, and_, bindparam, delete, exists, func, select, true, update
+from sqlalchemy import (
+    Connection,
+    FromClause,
+    Integer,
+    Select,
+    String,
+    Uuid,
+    and_,
+    bindparam,
+    delete,
+    exists,
+    func,
+    select,
+    true,
+    update,
+)
 
 from postroom.config import accounts as kept
 from postroom.config import pauses
 from postroom.config.accounts import Account
 from postroom.config.database import insert_new, now
+from postroom.config.rows import Rows
 from postroom.config.states import (
     Health,
     MailState,
@@ -139,7 +155,7 @@ def _enter(connection: Connection, asked: Enter) -> Lane | None:
     if number is None:
         return None
     silent = account.health is Health.SUSPENDED or account.paused_at is not None
-    claimed = () if silent else _claim(connection, account, asked.claim, asked.mails)
+    [claimed] = _with_letters(connection, [() if silent else _take(connection, account, asked.claim, asked.mails)])
     if not claimed and not probing:
         connection.execute(delete(slots).where(slots.c.claim == asked.claim))
         return None
@@ -164,31 +180,47 @@ def _take_slot(connection: Connection, account: Account, asked: Enter) -> int | 
     return None
 
 
-_UNCHANGED = select(accounts.c.id).where(
-    accounts.c.id == bindparam("account"),
-    accounts.c.active,
-    accounts.c.version == bindparam("as_version"),
-    accounts.c.paused_at.is_(None),
-    accounts.c.health == bindparam("as_health"),  # another of its lanes found out that it has to wait
-    exists().where(slots.c.claim == bindparam("token")),
-)
-_UNCHANGED_SHARED = _UNCHANGED.with_for_update(read=True)  # a deactivation or pause that commits first is in no claim
-_UNCHANGED_ALONE = _UNCHANGED.with_for_update(key_share=True)
+_ASKED = Rows(account=Uuid, as_version=Integer, as_health=String, token=Uuid)
+
+
+def _unchanged(given: FromClause) -> Select[Any]:
+    return (
+        select(given.c.token)
+        .join_from(given, accounts, accounts.c.id == given.c.account)
+        .where(
+            accounts.c.active,
+            accounts.c.version == given.c.as_version,
+            accounts.c.paused_at.is_(None),
+            accounts.c.health == given.c.as_health,  # another of its lanes found out that it has to wait
+            exists().where(slots.c.claim == given.c.token),
+        )
+        .order_by(accounts.c.id)
+    )
+
+
+# a deactivation or pause that commits first is in no claim
+_UNCHANGED_SHARED = _ASKED.statement(lambda given: _unchanged(given).with_for_update(read=True, of=accounts))
+_UNCHANGED_ALONE = _ASKED.statement(lambda given: _unchanged(given).with_for_update(key_share=True, of=accounts))
 
 
 def more(connection: Connection, asked: Sequence[More]) -> list[tuple[ClaimedMail, ...]]:
     """Claim more for lanes that are held. Nothing once the slot was lost or the account was changed: enter anew."""
-    claimed = {at: _more(connection, asked[at]) for at in _in_order(asked)}
-    return [claimed[at] for at in range(len(asked))]
+    unlimited = [each for each in asked if not each.account.has_limits]
+    limited = [each for each in asked if each.account.has_limits]
+    unchanged = _lock_unchanged(connection, unlimited, _UNCHANGED_SHARED)
+    unchanged |= _lock_unchanged(connection, limited, _UNCHANGED_ALONE)
+    taken: list[Sequence[Any]] = [()] * len(asked)
+    for at in _in_order(asked):
+        if asked[at].claim in unchanged:
+            taken[at] = _take(connection, asked[at].account, asked[at].claim, asked[at].mails)
+    return _with_letters(connection, taken)
 
 
-def _more(connection: Connection, asked: More) -> tuple[ClaimedMail, ...]:
-    account = asked.account
-    unchanged = connection.execute(
-        _UNCHANGED_ALONE if account.has_limits else _UNCHANGED_SHARED,
-        {"account": account.id, "as_version": account.version, "as_health": account.health, "token": asked.claim},
-    ).first()
-    return _claim(connection, account, asked.claim, asked.mails) if unchanged else ()
+def _lock_unchanged(connection: Connection, asked: Sequence[More], statement: dict[str, Any]) -> set[UUID]:
+    if not asked:
+        return set()
+    rows = [(each.account.id, each.account.version, each.account.health, each.claim) for each in asked]
+    return set(connection.execute(statement[connection.dialect.name], _ASKED.parameters(rows)).scalars())
 
 
 _PICKED = (
@@ -224,17 +256,21 @@ _TAKE = (
 _CLAIM = _TAKE.where(mails.c.id.in_(_PICKED))
 _CLAIM_THESE = _TAKE.where(mails.c.id.in_(bindparam("ids", expanding=True)))
 _WAITING = _PICKED.add_columns(limits.PENDING.label("pending")).where(bindparam("largest") >= limits.PENDING)
-_RECIPIENTS = (
-    select(recipients)
-    .where(recipients.c.mail_id.in_(bindparam("ids", expanding=True)))
-    .order_by(recipients.c.mail_id, recipients.c.position)
+_THESE = Rows(mail=Uuid)
+_RECIPIENTS = _THESE.statement(
+    lambda these: (
+        select(recipients)
+        .join_from(these, recipients, recipients.c.mail_id == these.c.mail)
+        .order_by(recipients.c.mail_id, recipients.c.position)
+    )
 )
-_LETTERS = select(letters).where(letters.c.mail_id.in_(bindparam("ids", expanding=True)))
+_LETTERS = _THESE.statement(lambda these: select(letters).join_from(these, letters, letters.c.mail_id == these.c.mail))
 _LETTERS_AT_ONCE_BYTES: Final = 1024 * 1024
 _IN_LANE_ORDER: Final = attrgetter(*(column.name for column in LANE_ORDER))
 
 
-def _claim(connection: Connection, account: Account, claim: UUID, most: int) -> tuple[ClaimedMail, ...]:
+def _take(connection: Connection, account: Account, claim: UUID, most: int) -> Sequence[Any]:
+    """Claim the mails that leave next; answers with what a drain has to know of each, in the lane's order."""
     asked = {
         "lane": account.id,
         "lane_from_key": account.address_key,
@@ -242,19 +278,9 @@ def _claim(connection: Connection, account: Account, claim: UUID, most: int) -> 
         "most": most,
         "token": claim,
     }
-    take = _take_within_limits if account.has_limits else _take
-    rows = sorted(take(connection, account, asked), key=_IN_LANE_ORDER)
-    if not rows:
-        return ()
-    everyone: dict[UUID, list[Any]] = defaultdict(list)
-    for recipient in connection.execute(_RECIPIENTS, {"ids": [row.id for row in rows]}):
-        everyone[recipient.mail_id].append(recipient)
-    letters_at_hand = _first_letters(connection, rows)
-    return tuple(_claimed(row, everyone[row.id], letters_at_hand.get(row.id)) for row in rows)
-
-
-def _take(connection: Connection, _account: Account, asked: dict[str, Any]) -> Sequence[Any]:
-    return connection.execute(_CLAIM, asked).all()
+    if account.has_limits:
+        return sorted(_take_within_limits(connection, account, asked), key=_IN_LANE_ORDER)
+    return sorted(connection.execute(_CLAIM, asked), key=_IN_LANE_ORDER)
 
 
 def _take_within_limits(connection: Connection, account: Account, asked: dict[str, Any]) -> Sequence[Any]:
@@ -273,11 +299,25 @@ def _take_within_limits(connection: Connection, account: Account, asked: dict[st
     return taken
 
 
-def _first_letters(connection: Connection, rows: Sequence[Any]) -> dict[UUID, bytes]:
-    """The letters of the first mails, as many as fit a bound; those of the others are read when their turn comes."""
+def _with_letters(connection: Connection, taken: Sequence[Sequence[Any]]) -> list[tuple[ClaimedMail, ...]]:
+    """What was claimed for each lane, with its recipients, and the letters that a lane begins with."""
+    ids = [(row.id,) for rows in taken for row in rows]
+    if not ids:
+        return [()] * len(taken)
+    dialect = connection.dialect.name
+    everyone: dict[UUID, list[Any]] = defaultdict(list)
+    for recipient in connection.execute(_RECIPIENTS[dialect], _THESE.parameters(ids)):
+        everyone[recipient.mail_id].append(recipient)
+    first = [(each,) for rows in taken for each in _first(rows)]
+    found = connection.execute(_LETTERS[dialect], _THESE.parameters(first))
+    letter_of = {row.mail_id: row.sealed for row in found}
+    return [tuple(_claimed(row, everyone[row.id], letter_of.get(row.id)) for row in rows) for rows in taken]
+
+
+def _first(rows: Sequence[Any]) -> list[UUID]:
+    """The first mails, as many as have letters that fit a bound; those of the others are read when their turn comes."""
     sizes = accumulate(row.size_bytes for row in rows)
-    first = [row.id for row, total in zip(rows, sizes, strict=True) if total <= _LETTERS_AT_ONCE_BYTES]
-    return {row.mail_id: row.sealed for row in connection.execute(_LETTERS, {"ids": first})}
+    return [row.id for row, total in zip(rows, sizes, strict=True) if total <= _LETTERS_AT_ONCE_BYTES]
 
 
 def _claimed(row: Any, everyone: list[Any], letter: bytes | None) -> ClaimedMail:

@@ -208,7 +208,8 @@ class _Drain:
     def _permit(self, turn: Future[TurnDone]) -> bool:
         """Whether the mark is durable and its claim stood, so that the final dot may go."""
         try:
-            stands = turn.result(_MARK_WAIT_SECONDS).marked
+            with self._run.busy():
+                stands = turn.result(_MARK_WAIT_SECONDS).marked
         except NotYet:
             self._database_is_away = True
             return False

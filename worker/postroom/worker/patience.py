@@ -56,6 +56,15 @@ class Run:
         with self._waiting(cut_off):
             yield
 
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """What it waits for within is ours, and no delay of the server's."""
+        self._waits_since = None
+        try:
+            yield
+        finally:
+            self._waits_since = time.monotonic()
+
     def opened(self) -> bool:
         """Its server let it in; whether it is the first in this process since it did not."""
         return self._patience.opened(self.account_id)
