@@ -6,13 +6,14 @@ a worker whose claim was taken away sends nothing more.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
     Boolean,
+    CompoundSelect,
     Connection,
     Double,
     FromClause,
@@ -25,8 +26,10 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal,
     null,
     select,
+    union_all,
     update,
 )
 
@@ -94,10 +97,15 @@ class TurnDone:
 
 def turn(connection: Connection, turns: Sequence[Turn]) -> list[TurnDone]:
     """Write the outcomes of all, then the marks of all."""
-    settled: set[UUID] = set()
-    for records in _apart([each.record for each in turns if each.record is not None]):
-        settled |= _record(connection, records)
-    marked = _mark(connection, [each.mark for each in turns if each.mark is not None])
+    records = [each.record for each in turns if each.record is not None]
+    marks = [each.mark for each in turns if each.mark is not None]
+    if connection.dialect.name == "postgresql" and _may_go_at_once(records, marks):
+        settled, marked = _write_at_once(connection, records, marks)
+    else:
+        settled = set()
+        for group in _apart(records):
+            settled |= _record(connection, group)
+        marked = _mark(connection, marks)
     return [
         TurnDone(
             settled=each.record is not None and each.record.attempt_id in settled,
@@ -121,15 +129,20 @@ def _apart(records: Sequence[Record]) -> Iterator[list[Record]]:
 
 # Statements are built once: building one costs several times what running it does.
 
-_MARKS = Rows(mail=Uuid, held_claim=Uuid, attempt=Uuid)
-_MARK = _MARKS.statement(
-    lambda given: (
+_MARK_COLUMNS: Final[dict[str, Any]] = {"mail": Uuid, "held_claim": Uuid, "attempt": Uuid}
+_MARKS = Rows(**_MARK_COLUMNS)
+
+
+def _marking(given: FromClause) -> Update:
+    return (
         update(mails)
         .where(mails.c.id == given.c.mail, mails.c.claim == given.c.held_claim)
         .values(attempt_id=given.c.attempt, marked_at=now())
         .returning(mails.c.attempt_id)
     )
-)
+
+
+_MARK = _MARKS.statement(_marking)
 
 
 def _mark(connection: Connection, marks: Sequence[Mark]) -> set[UUID]:
@@ -150,16 +163,24 @@ def _record(connection: Connection, records: Sequence[Record]) -> set[UUID]:
     counted = limits.counted(connection, unreached) if unreached else []
     settled_mails = _settle(connection, records, _SETTLE)
     settled = [each for each in records if each.mail_id in settled_mails]
-    late = [each for each in records if each.mail_id not in settled_mails]
+    partly: list[UUID] = []
     if settled:
         limits.give_back(connection, [each for each in counted if each.mail_id in settled_mails])
         _insert_attempts(connection, settled)
-        for mail_id in _write_recipients(connection, [(each, each.recipients) for each in settled]):
-            _follow_recipients(connection, mail_id)
-        chosen_anew = [each.mail_id for each in settled if each.next.choose]
-        if chosen_anew:
-            lanes.place(connection, chosen_anew)
-    return {each.attempt_id for each in [*settled, *(each for each in late if _record_late(connection, each))]}
+        partly = _write_recipients(connection, [(each, each.recipients) for each in settled])
+    return _follow(connection, records, settled_mails, partly)
+
+
+def _follow(connection: Connection, records: Sequence[Record], settled: set[UUID], partly: Iterable[UUID]) -> set[UUID]:
+    """What else comes of attempts: of mails that some had taken before, of those that are chosen for anew, and of late
+    replies. Returns the attempts that settled their mails.
+    """
+    for mail_id in partly:
+        _follow_recipients(connection, mail_id)
+    chosen_anew = [each.mail_id for each in records if each.mail_id in settled and each.next.choose]
+    if chosen_anew:
+        lanes.place(connection, chosen_anew)
+    return {each.attempt_id for each in records if each.mail_id in settled or _record_late(connection, each)}
 
 
 def _record_late(connection: Connection, record: Record) -> bool:
@@ -189,18 +210,19 @@ def _without_words(record: Record) -> Record:
     return replace(record, reply=erasing.code_of(record.reply), recipients=told)
 
 
-_STEPS = Rows(
-    mail=Uuid,
-    held_claim=Uuid,
-    attempt=Uuid,
-    over=Uuid,
-    new_state=String,
-    new_reason=String,
-    now_ready=Boolean,
-    due_in_seconds=Double,
-    counted=Integer,
-    ends=Boolean,
-)
+_STEP_COLUMNS: Final[dict[str, Any]] = {
+    "mail": Uuid,
+    "held_claim": Uuid,
+    "attempt": Uuid,
+    "over": Uuid,
+    "new_state": String,
+    "new_reason": String,
+    "now_ready": Boolean,
+    "due_in_seconds": Double,
+    "counted": Integer,
+    "ends": Boolean,
+}
+_STEPS = Rows(**_STEP_COLUMNS)
 
 
 def _stepping(given: FromClause) -> Update:
@@ -246,27 +268,33 @@ _SETTLE_LATE = _STEPS.statement(_settling_late)
 
 def _settle(connection: Connection, records: Sequence[Record], statement: dict[str, Any]) -> set[UUID]:
     """Let mails take the steps that their attempts decided; answers with those that did."""
-    way = WAYS[Step.LATE_REPLY if statement is _SETTLE_LATE else Step.ATTEMPT]
-    wrong = {each.next.state for each in records} - way.to
+    _check_way(Step.LATE_REPLY if statement is _SETTLE_LATE else Step.ATTEMPT, records)
+    changed = connection.execute(
+        statement[connection.dialect.name], _STEPS.parameters([_step(each) for each in records])
+    )
+    return set(changed.scalars())
+
+
+def _check_way(step: Step, records: Sequence[Record]) -> None:
+    wrong = {each.next.state for each in records} - WAYS[step].to
     if wrong:
         raise ValueError(f"an attempt cannot leave its mail {wrong}")
-    rows = [
-        (
-            each.mail_id,
-            each.claim,
-            each.attempt_id,
-            each.account_id,
-            each.next.state,
-            each.next.reason,
-            each.next.due_in_seconds == 0,
-            0.0 if each.next.choose and each.next.due_in_seconds is None else each.next.due_in_seconds,
-            int(each.next.counts),
-            each.next.state in ENDED,
-        )
-        for each in records
-    ]
-    changed = connection.execute(statement[connection.dialect.name], _STEPS.parameters(rows))
-    return set(changed.scalars())
+
+
+def _step(record: Record) -> tuple[Any, ...]:
+    to = record.next
+    return (
+        record.mail_id,
+        record.claim,
+        record.attempt_id,
+        record.account_id,
+        to.state,
+        to.reason,
+        to.due_in_seconds == 0,
+        0.0 if to.choose and to.due_in_seconds is None else to.due_in_seconds,
+        int(to.counts),
+        to.state in ENDED,
+    )
 
 
 _NOTED = select(attempts.c.outcome).where(attempts.c.id == bindparam("attempt"))
@@ -309,25 +337,22 @@ def _follow_recipients(connection: Connection, mail_id: UUID) -> bool:
     return connection.execute(_FOLLOW_RECIPIENTS, {"mail": mail_id}).rowcount == 1
 
 
-_ATTEMPTS = Rows(
-    id=Uuid,
-    mail_id=Uuid,
-    account_id=Uuid,
-    claim=Uuid,
-    duration_seconds=Double,
-    outcome=String,
-    scope=String,
-    rule=String,
-    reply=String,
-    enhanced_status_code=String,
-    doubled=Boolean,
-)
+_FOUND_COLUMNS: Final[dict[str, Any]] = {
+    "duration_seconds": Double,
+    "outcome": String,
+    "scope": String,
+    "rule": String,
+    "reply": String,
+    "enhanced_status_code": String,
+    "doubled": Boolean,
+}
+_FOUND: Final = tuple(_FOUND_COLUMNS)
+_ATTEMPTS = Rows(id=Uuid, mail_id=Uuid, account_id=Uuid, claim=Uuid, **_FOUND_COLUMNS)
 _INSERT_ATTEMPTS = _ATTEMPTS.statement(
     lambda given: insert(attempts).from_select(
         ["started_at", *given.c.keys()], select(now(-given.c.duration_seconds), *given.c)
     )
 )
-_FOUND = ("duration_seconds", "outcome", "scope", "rule", "reply", "enhanced_status_code", "doubled")
 _UPDATE_ATTEMPT = (
     update(attempts)
     .where(attempts.c.id == bindparam("attempt"))
@@ -359,9 +384,18 @@ def _found(record: Record, *, doubled: bool) -> tuple[Any, ...]:
     )
 
 
-_RECIPIENTS = Rows(mail=Uuid, at=Integer, new_state=String, new_reply=String, new_code=String)
-_WRITE_RECIPIENTS = _RECIPIENTS.statement(
-    lambda given: (
+_RECIPIENT_COLUMNS: Final[dict[str, Any]] = {
+    "mail": Uuid,
+    "at": Integer,
+    "new_state": String,
+    "new_reply": String,
+    "new_code": String,
+}
+_RECIPIENTS = Rows(**_RECIPIENT_COLUMNS)
+
+
+def _telling(given: FromClause) -> Update:
+    return (
         update(recipients)
         .where(
             recipients.c.mail_id == given.c.mail,
@@ -371,20 +405,78 @@ _WRITE_RECIPIENTS = _RECIPIENTS.statement(
         .values(state=given.c.new_state, reply=given.c.new_reply, enhanced_status_code=given.c.new_code)
         .returning(recipients.c.mail_id)
     )
-)
+
+
+_WRITE_RECIPIENTS = _RECIPIENTS.statement(_telling)
 
 
 def _write_recipients(
     connection: Connection, outcomes: Sequence[tuple[Record, Sequence[RecipientRecord]]]
 ) -> list[UUID]:
     """Write outcomes of recipients; answers with the mails of which some had been accepted before."""
-    rows = [
-        (record.mail_id, each.position, each.state, each.reply, each.enhanced_status_code)
-        for record, them in outcomes
-        for each in them
-    ]
+    rows = _recipient_rows(outcomes)
     if not rows:
         return []
     statement = _WRITE_RECIPIENTS[connection.dialect.name]
     written = Counter(connection.execute(statement, _RECIPIENTS.parameters(rows)).scalars())
     return [record.mail_id for record, them in outcomes if written[record.mail_id] < len(them)]
+
+
+def _recipient_rows(outcomes: Iterable[tuple[Record, Sequence[RecipientRecord]]]) -> list[tuple[Any, ...]]:
+    return [
+        (record.mail_id, each.position, each.state, each.reply, each.enhanced_status_code)
+        for record, them in outcomes
+        for each in them
+    ]
+
+
+# All of a group as one statement, where the database can: a statement more costs as much as five mails more.
+
+_OUTCOMES = Rows("outcomes", **_STEP_COLUMNS, **_FOUND_COLUMNS)
+_TOLD = Rows("told", **_RECIPIENT_COLUMNS)
+_LEAVES = Rows("leaves", **_MARK_COLUMNS)
+
+
+def _all_at_once() -> CompoundSelect[Any]:
+    outcomes = select(_OUTCOMES.on_postgresql()).cte("outcomes")
+    settled = _settling(outcomes).cte("settled")
+    noted = select(
+        now(-outcomes.c.duration_seconds),
+        *(outcomes.c[name] for name in ("attempt", "mail", "over", "held_claim")),
+        *(outcomes.c[name] for name in _FOUND),
+    ).join_from(outcomes, settled, settled.c.id == outcomes.c.mail)
+    names = ["started_at", "id", "mail_id", "account_id", "claim", *_FOUND]
+    told = _telling(_TOLD.on_postgresql()).where(recipients.c.mail_id == settled.c.id).cte("written")
+    marked = _marking(_LEAVES.on_postgresql()).cte("marked")
+    return union_all(
+        select(literal("settled"), settled.c.id),
+        select(literal("written"), told.c.mail_id),
+        select(literal("marked"), marked.c.attempt_id),
+    ).add_cte(insert(attempts).from_select(names, noted).cte("noted"))
+
+
+_ALL_AT_ONCE = _all_at_once()
+
+
+def _may_go_at_once(records: Sequence[Record], marks: Sequence[Mark]) -> bool:
+    """Whether no mail is written twice, and none gives back what it took of a limit."""
+    ids = {each.mail_id for each in records} | {each.mail_id for each in marks}
+    return len(ids) == len(records) + len(marks) and all(each.outcome is not Outcome.UNREACHED for each in records)
+
+
+def _write_at_once(
+    connection: Connection, records: Sequence[Record], marks: Sequence[Mark]
+) -> tuple[set[UUID], set[UUID]]:
+    """Write different mails' outcomes and marks; answers with the attempts that settled theirs, and those marked."""
+    _check_way(Step.ATTEMPT, records)
+    given = {
+        **_OUTCOMES.parameters([(*_step(each), *_found(each, doubled=False)) for each in records]),
+        **_TOLD.parameters(_recipient_rows((each, each.recipients) for each in records)),
+        **_LEAVES.parameters([(each.mail_id, each.claim, each.attempt_id) for each in marks]),
+    }
+    done: dict[str, list[UUID]] = {"settled": [], "written": [], "marked": []}
+    for what, each in connection.execute(_ALL_AT_ONCE, given):
+        done[what].append(each)
+    settled, written = set(done["settled"]), Counter(done["written"])
+    partly = [each.mail_id for each in records if written[each.mail_id] < len(each.recipients)]
+    return _follow(connection, records, settled, [each for each in partly if each in settled]), set(done["marked"])
