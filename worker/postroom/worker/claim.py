@@ -6,7 +6,7 @@ the mails back, and the fence on the claim keeps the late worker from sending th
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from operator import attrgetter
 from typing import Any, Final
@@ -42,8 +42,9 @@ from postroom.config.states import (
     RecipientState,
 )
 from postroom.config.tables import accounts, letters, mails, recipients, slots
-from postroom.worker import limits
+from postroom.worker import ledger, limits
 from postroom.worker.lanes import LANE_ORDER
+from postroom.worker.ledger import Mark
 from postroom.worker.retry import Facts, probe_gap_seconds
 
 
@@ -73,21 +74,31 @@ class Enter:
         claim: the token that will hold them.
         mails: how many mails at most.
         lease_seconds: how long the slot lives without a heartbeat.
+        attempt_id: mark the first mail for this attempt too, as a session is there that it can go over at once.
     """
 
     account_id: UUID
     claim: UUID
     mails: int
     lease_seconds: float
+    attempt_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A slot held: the account as it is now, its first mails, and whether another drain would find work."""
+    """A slot held.
+
+    Attributes:
+        account: as it is now.
+        mails: the first ones.
+        wants_another: whether another drain would find work.
+        attempt_id: the attempt for which the first mail is marked, if it is.
+    """
 
     account: Account
     mails: tuple[ClaimedMail, ...]
     wants_another: bool
+    attempt_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +147,19 @@ def has_work(connection: Connection, account_id: UUID) -> bool:
 def enter(connection: Connection, asked: Sequence[Enter]) -> list[Lane | None]:
     """Give each its slot and mails; None where the account cannot send now, is full, or has nothing waiting."""
     entered = {at: _enter(connection, asked[at]) for at in _in_order(asked)}
-    return [entered[at] for at in range(len(asked))]
+    lanes_and_asked = [(entered[at], each) for at, each in enumerate(asked)]
+    marked = ledger.mark(
+        connection,
+        [
+            Mark(lane.mails[0].id, each.claim, each.attempt_id)
+            for lane, each in lanes_and_asked
+            if lane is not None and lane.mails and each.attempt_id is not None
+        ],
+    )
+    return [
+        replace(lane, attempt_id=each.attempt_id) if lane is not None and each.attempt_id in marked else lane
+        for lane, each in lanes_and_asked
+    ]
 
 
 def _in_order(asked: Sequence[Enter] | Sequence[More]) -> list[int]:

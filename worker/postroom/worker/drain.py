@@ -54,7 +54,8 @@ def _drain(process: Process, account_id: UUID, run: Run) -> None:
         if process.stopping.is_set() or not claim.has_work(connection, account_id):
             return
     run.claim = token = uuid4()
-    asked = Enter(account_id, token, mails=1, lease_seconds=process.settings.lease_seconds)
+    attempt_id = uuid7() if process.pool.has_idle(account_id) else None
+    asked = Enter(account_id, token, 1, process.settings.lease_seconds, attempt_id)
     lane = process.writer.do(claim.enter, asked)
     if lane is None:
         return
@@ -111,7 +112,7 @@ class _Drain:
     def __init__(self, process: Process, lane: Lane, run: Run, lost: threading.Event) -> None:
         assert run.claim is not None  # noqa: S101 - it is the lane's
         self.trouble: Trouble | None = None
-        self.unsent: UUID | None = None
+        self.unsent: UUID | None = lane.mails[0].id if lane.attempt_id else None
         self._process = process
         self._account = lane.account
         self._wants_another = lane.wants_another
@@ -119,6 +120,7 @@ class _Drain:
         self._token = run.claim
         self._lost = lost
         self._hand = deque(lane.mails)
+        self._marked = (self.unsent, lane.attempt_id) if self.unsent and lane.attempt_id else None
         self._more: Future[tuple[ClaimedMail, ...]] | None = None
         self._began = time.monotonic()
         self._database_is_away = False
@@ -177,7 +179,7 @@ class _Drain:
         current = self._next(session)
         if current is None:
             return
-        turn = self._turn(None, current)
+        turn = self._first_turn(current, reused=reused)
         while current is not None:
             upcoming = None if self._must_end() else self._next(session)
             self._claim_ahead()
@@ -187,6 +189,7 @@ class _Drain:
                     current.envelope, current.content, partial(self._permit, turn), following=following
                 )
             self.unsent = None
+            self._seconds_a_mail = _smoothed(self._seconds_a_mail, delivery.duration_seconds)
             record = self._record(current, delivery, reused=reused)
             reused = True
             if upcoming is not None and not self._goes_on(session):
@@ -199,6 +202,17 @@ class _Drain:
                 if upcoming is not None:
                     turn = self._turn(None, upcoming)
             current = upcoming
+
+    def _first_turn(self, first: _Ready, *, reused: bool) -> Future[TurnDone]:
+        """The mark of the first mail over a session: it has it if it was claimed for that. Where the session had to be
+        opened after all, that may have taken long: it is marked again if the claim still stands.
+        """
+        marked, self._marked = self._marked, None
+        if not reused or marked != (first.mail.id, first.attempt_id):
+            return self._turn(None, first)
+        done: Future[TurnDone] = Future()
+        done.set_result(TurnDone(settled=False, marked=True))
+        return done
 
     def _turn(self, record: Record | None, upcoming: _Ready | None) -> Future[TurnDone]:
         mark = None if upcoming is None else Mark(upcoming.mail.id, self._token, upcoming.attempt_id)
@@ -236,11 +250,14 @@ class _Drain:
         return time.monotonic() - self._began > _YIELD_AFTER_SECONDS and self._process.patience.lanes_wait()
 
     def _claim_ahead(self) -> None:
-        """Ask for more mails while the last one in hand is on its way: about half a second's worth."""
+        """Ask for more mails while the last one in hand is on its way: about half a second's worth, and less at first,
+        when the account's other lanes that slow this one down may not have begun.
+        """
         if self._hand or self._more is not None or self._must_end():
             return
+        ahead_seconds = min(_CLAIM_AHEAD_SECONDS, (time.monotonic() - self._began) / 4)
         seconds_a_mail = self._seconds_a_mail or _CLAIM_AHEAD_SECONDS
-        most = max(1, min(_MOST_CLAIMED, int(_CLAIM_AHEAD_SECONDS / seconds_a_mail)))
+        most = max(1, min(_MOST_CLAIMED, int(ahead_seconds / seconds_a_mail)))
         self._more = self._process.writer.submit(claim.more, More(self._account, self._token, most))
 
     def _take_more(self) -> None:
@@ -275,11 +292,10 @@ class _Drain:
         envelope = Envelope(
             self._account.address, tuple(recipient.address for recipient in mail.pending), needs_smtputf8(letter)
         )
-        return _Ready(mail, envelope, content, uuid7())
+        attempt_id = self._marked[1] if self._marked and self._marked[0] == mail.id else uuid7()
+        return _Ready(mail, envelope, content, attempt_id)
 
     def _record(self, ready: _Ready, delivery: Delivery, *, reused: bool) -> Record:
-        before = self._seconds_a_mail or delivery.duration_seconds
-        self._seconds_a_mail = 0.7 * before + 0.3 * delivery.duration_seconds
         # A session that served before was over: a new one is tried at once, and a 421 of the old says nothing more.
         again = reused and delivery.stale
         step = (
@@ -346,6 +362,10 @@ class _Drain:
             recipients=(),
             next=Next(MailState.HELD, HeldReason.POISON, counts=False),
         )
+
+
+def _smoothed(before: float | None, latest: float) -> float:
+    return latest if before is None else 0.7 * before + 0.3 * latest
 
 
 def _words(reply: Reply | None, trouble: str | None, verdict: Verdict | None) -> str | None:

@@ -105,7 +105,7 @@ def turn(connection: Connection, turns: Sequence[Turn]) -> list[TurnDone]:
         settled = set()
         for group in _apart(records):
             settled |= _record(connection, group)
-        marked = _mark(connection, marks)
+        marked = mark(connection, marks)
     return [
         TurnDone(
             settled=each.record is not None and each.record.attempt_id in settled,
@@ -145,7 +145,8 @@ def _marking(given: FromClause) -> Update:
 _MARK = _MARKS.statement(_marking)
 
 
-def _mark(connection: Connection, marks: Sequence[Mark]) -> set[UUID]:
+def mark(connection: Connection, marks: Sequence[Mark]) -> set[UUID]:
+    """Mark mails; answers with the attempts whose claims stood."""
     if not marks:
         return set()
     rows = [(each.mail_id, each.claim, each.attempt_id) for each in marks]

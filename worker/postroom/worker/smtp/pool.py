@@ -61,11 +61,15 @@ class Pool:
                     return
         session.close()
 
+    def has_idle(self, account_id: Hashable) -> bool:
+        """Whether a session of an account lies idle."""
+        with self._lock:
+            return bool(self._keys_of(account_id))
+
     def forget(self, account_id: Hashable) -> None:
         """Closes the idle sessions of all versions of an account."""
         with self._lock:
-            keys = [key for key in self._idle if isinstance(key, tuple) and key and key[0] == account_id]
-            forgotten = [session for key in keys for session in self._idle.pop(key)]
+            forgotten = [session for key in self._keys_of(account_id) for session in self._idle.pop(key)]
         _close(forgotten)
 
     def close_all(self) -> None:
@@ -84,6 +88,9 @@ class Pool:
         """How many sessions lie idle."""
         with self._lock:
             return sum(map(len, self._idle.values()))
+
+    def _keys_of(self, account_id: Hashable) -> list[Hashable]:
+        return [key for key in self._idle if isinstance(key, tuple) and key and key[0] == account_id]
 
     def _pop(self, key: Hashable) -> Session | None:
         with self._lock:
