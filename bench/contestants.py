@@ -24,7 +24,7 @@ class Contestant:
     Attributes:
         name: what the tables call it.
         durable: whether a mail's outcome is recorded so that it lasts.
-        mails: how many it sends in about two seconds, in clear and by STARTTLS.
+        mails: how many it sends in two to four seconds, in clear and by STARTTLS.
         start: given a folder and where to send, runs it, sending or only taking mail.
     """
 
@@ -43,17 +43,17 @@ def _postroom(database: house.DatabaseKind, folder: Path, to: Sink, *, sending: 
 BARE_CELERY: Final = Contestant(
     naive_celery.NAME,
     "no: nothing is recorded",
-    (700, 100),
+    (600, 80),
     partial(naive_celery.started, connections=CONNECTIONS),
 )
 BULLMQ: Final = Contestant(
     bullmq.NAME,
     "in Redis, on disk within 2 s",
-    (3000, 3000),
+    (1800, 1800),
     partial(bullmq.started, connections=CONNECTIONS),
 )
 POSTROOM: Final = tuple(
-    Contestant(house.NAMES[database], "yes, before the next dot", (3000, 3000), partial(_postroom, database))
+    Contestant(house.NAMES[database], "yes, before the next dot", (1800, 1800), partial(_postroom, database))
     for database in house.NAMES
 )
 ALL: Final = (

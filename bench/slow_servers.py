@@ -13,6 +13,8 @@ from bench.sink import Sink
 from bench.system import Request
 
 _TIMEOUT_SECONDS: Final = 60.0
+_ROUNDS_BEFORE: Final = 3
+"""So many mails for each connection go before it is measured: until then not all of them are open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,7 @@ class Kept:
     """How full they were kept.
 
     Attributes:
-        mails_a_second: since each connection could have sent one mail.
+        mails_a_second: once all connections are open.
     """
 
     name: str
@@ -64,15 +66,17 @@ def _measured(folder: Path, database: DatabaseKind, case: Case, seconds: float) 
         for number in range(1, case.accounts):
             running.add_account(to, sender(number), connections=case.connections)
         at_once = case.accounts * case.connections
-        count = at_once + round(case.most_a_second * seconds)
-        measuring.warm_up(running.system, to)
+        begins = _ROUNDS_BEFORE * at_once
+        of_five_seconds = round(5 * case.connections / case.server_seconds)
+        count = begins + round(case.most_a_second * seconds)
+        measuring.warm_up(running.system, to, min(200, of_five_seconds))
         first = len(to.taken)
         with running.drains_stopped():
             running.system.hand_over(Request(first, count, senders=(0, case.accounts - 1)))
             running.wait_accepted(first + count, _TIMEOUT_SECONDS)
-        to.wait_taken(first + at_once, _TIMEOUT_SECONDS)
+        to.wait_taken(first + begins, _TIMEOUT_SECONDS)
         time.sleep(seconds)
-        return Kept(running.system.name, case, _rate(to, first + at_once, at_once))
+        return Kept(running.system.name, case, _rate(to, first + begins, at_once))
 
 
 def _rate(to: Sink, first: int, at_once: int) -> float:

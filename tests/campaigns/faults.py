@@ -212,6 +212,7 @@ _PLANTS: dict[str, Callable[[Callable[[], None]], None]] = {
 
 def _without_fence() -> None:
     """A mark stands whoever claimed the mail meanwhile, and so does a record."""
+    ledger._may_go_at_once = lambda records, marks: False
     ledger._MARK = ledger._MARKS.statement(
         lambda given: (
             update(mails)
@@ -225,7 +226,8 @@ def _without_fence() -> None:
 def _without_mark() -> None:
     """The final dot goes without asking the database."""
     drain._Drain._permit = lambda self, turn: True  # type: ignore[method-assign]
-    ledger._mark = lambda connection, marks: {each.attempt_id for each in marks}
+    ledger._may_go_at_once = lambda records, marks: False
+    ledger.mark = lambda connection, marks: {each.attempt_id for each in marks}
 
 
 def _without_inbox() -> None:

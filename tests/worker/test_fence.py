@@ -43,16 +43,18 @@ def enter(house: House, account: Account, most: int = 10) -> tuple[UUID, tuple[c
     return token, lane.mails if lane else ()
 
 
+@pytest.mark.parametrize("attempt_id", [None, uuid4()])
 def test_a_slot_whose_commit_had_no_answer_is_given_when_it_is_asked_for_again(
-    house: House, smtp: ScriptedSMTP
+    house: House, smtp: ScriptedSMTP, attempt_id: UUID | None
 ) -> None:
     account = house.add_account(smtp, connections=1)
     mail_id = house.take()
-    asked = claim.Enter(account.id, uuid4(), 10, 60)
+    asked = claim.Enter(account.id, uuid4(), 10, 60, attempt_id)
     for _ in range(2):
         lane = house.process.writer.do(claim.enter, asked)
         assert lane is not None
         assert [mail.id for mail in lane.mails] == [mail_id]
+        assert lane.attempt_id == attempt_id
 
 
 def turn(house: House, record: Record | None = None, mark: Mark | None = None) -> TurnDone:

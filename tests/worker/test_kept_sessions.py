@@ -1,10 +1,14 @@
 """A kept session that its server ends costs no mail a try, and its account no rest."""
 
 import time
+from collections import Counter
+from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from postroom.config.states import Auth, Health, Security
+from postroom.config.tables import mails
 from servers.certificates import Certificates
 from servers.postfix import PostfixServer
 from servers.scripted_smtp import Drop, Fault, Reply, ScriptedSMTP
@@ -97,9 +101,64 @@ def test_envelopes_go_ahead_of_replies_where_the_account_allows_it(house: House)
     for pipelining in (True, False):
         with ScriptedSMTP() as server:
             account = house.add_account(server, f"{pipelining}@shop.example", connections=1, pipelining=pipelining)
-            for _ in range(4):
+            for _ in range(12):
                 house.take(from_=account.address)
             house.drain(account)
-            assert len(server.accepted) == 4
+            assert len(server.accepted) == 12
             turns.append(server.turns)
     assert turns[0] <= turns[1] / 2, turns
+
+
+def commits(house: House) -> Counter[str]:
+    """What is written until the lane is left: operation → how often it was asked for."""
+    asked: Counter[str] = Counter()
+    submit = house.process.writer.submit
+
+    def counting(operation: Any, item: Any) -> Any:
+        asked[operation.__name__] += 1
+        return submit(operation, item)
+
+    house.process.writer.submit = counting  # type: ignore[method-assign]
+    return asked
+
+
+def test_a_mail_for_a_session_that_lies_idle_is_claimed_and_marked_in_one_commit(
+    house: House, smtp: ScriptedSMTP
+) -> None:
+    account = house.add_account(smtp, connections=1)
+    asked = commits(house)
+    turns = []
+    for _ in range(2):
+        mail = house.take()
+        before = asked["turn"]
+        house.drain(account)
+        turns.append(asked["turn"] - before)
+        assert house.state(mail) == ("sent", None)
+    assert turns == [2, 1]
+    assert [each.connection for each in smtp.accepted] == [1, 1]
+
+
+def test_a_mail_marked_for_a_session_that_was_dead_is_not_uncertain(house: House) -> None:
+    with ScriptedSMTP() as server:
+        account = house.add_account(server)
+        house.take()
+        house.drain(account)
+        assert len(server.accepted) == 1
+    mail = house.take()
+    house.drain(account)
+    assert house.state(mail) == ("queued", None)
+    with house.process.database.read() as connection:
+        row = connection.execute(select(mails.c.claim, mails.c.marked_at).where(mails.c.id == mail)).one()
+    assert tuple(row) == (None, None)
+
+
+def test_a_mail_marked_for_a_session_that_was_dead_goes_over_a_new_one(house: House) -> None:
+    with ScriptedSMTP() as server:
+        account = house.add_account(server)
+        house.take()
+        house.drain(account)
+        server.disconnect_all()
+        second = house.take()
+        house.drain(account)
+        assert house.state(second) == ("sent", None)
+        assert [each.connection for each in server.accepted] == [1, 2]

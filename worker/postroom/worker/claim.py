@@ -190,7 +190,8 @@ def _take_slot(connection: Connection, account: Account, asked: Enter) -> int | 
     query = select(slots.c.number, slots.c.claim).where(slots.c.account_id == account.id)
     taken = {row.number: row.claim for row in connection.execute(query)}
     if asked.claim in taken.values():  # it was given, and the answer to the commit was lost: asked anew
-        leave(connection, [Leave(account.id, asked.claim)])
+        marked = select(mails.c.id).where(mails.c.claim == asked.claim, mails.c.marked_at.is_not(None))
+        leave(connection, [Leave(account.id, asked.claim, connection.execute(marked).scalar())])
         taken = {number: claim for number, claim in taken.items() if claim != asked.claim}
     for number in range(1, account.connections + 1):
         if number in taken:

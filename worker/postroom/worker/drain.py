@@ -36,6 +36,7 @@ from postroom.worker.verify import server_of
 
 _YIELD_AFTER_SECONDS = 1.0
 _CLAIM_AHEAD_SECONDS = 0.5
+_FIRST_AHEAD_SECONDS = 0.1
 _MOST_CLAIMED = 100
 _MARK_WAIT_SECONDS = 20.0
 
@@ -255,7 +256,7 @@ class _Drain:
         """
         if self._hand or self._more is not None or self._must_end():
             return
-        ahead_seconds = min(_CLAIM_AHEAD_SECONDS, (time.monotonic() - self._began) / 4)
+        ahead_seconds = min(_CLAIM_AHEAD_SECONDS, max(_FIRST_AHEAD_SECONDS, (time.monotonic() - self._began) / 4))
         seconds_a_mail = self._seconds_a_mail or _CLAIM_AHEAD_SECONDS
         most = max(1, min(_MOST_CLAIMED, int(ahead_seconds / seconds_a_mail)))
         self._more = self._process.writer.submit(claim.more, More(self._account, self._token, most))
