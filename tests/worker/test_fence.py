@@ -43,18 +43,45 @@ def enter(house: House, account: Account, most: int = 10) -> tuple[UUID, tuple[c
     return token, lane.mails if lane else ()
 
 
-@pytest.mark.parametrize("attempt_id", [None, uuid4()])
+@pytest.mark.parametrize("marked", [False, True])
 def test_a_slot_whose_commit_had_no_answer_is_given_when_it_is_asked_for_again(
-    house: House, smtp: ScriptedSMTP, attempt_id: UUID | None
+    house: House, smtp: ScriptedSMTP, marked: bool
 ) -> None:
     account = house.add_account(smtp, connections=1)
     mail_id = house.take()
-    asked = claim.Enter(account.id, uuid4(), 10, 60, attempt_id)
+    asked = claim.Enter(account.id, uuid4(), 10, 60, marked)
     for _ in range(2):
         lane = house.process.writer.do(claim.enter, asked)
         assert lane is not None
         assert [mail.id for mail in lane.mails] == [mail_id]
-        assert lane.attempt_id == attempt_id
+        assert (lane.attempt_id is not None) == marked
+
+
+def test_a_claim_asked_for_again_after_its_lease_is_another_attempt(house: House, smtp: ScriptedSMTP) -> None:
+    account = house.add_account(smtp)
+    house.take()
+    asked = claim.Enter(account.id, uuid4(), 1, 60, marked=True)
+    first = house.process.writer.do(claim.enter, asked)
+    assert lose_leases(house) == 1
+    house.take()
+    second = house.process.writer.do(claim.enter, asked)
+    assert first is not None
+    assert second is not None
+    assert first.mails[0].id != second.mails[0].id
+    assert first.attempt_id != second.attempt_id
+    assert lose_leases(house) == 1
+
+
+def test_a_claim_asked_for_again_whose_account_was_deactivated_leaves_nothing(house: House, smtp: ScriptedSMTP) -> None:
+    account = house.add_account(smtp)
+    mail_id = house.take()
+    asked = claim.Enter(account.id, uuid4(), 1, 60, marked=True)
+    assert house.process.writer.do(claim.enter, asked) is not None
+    house.change("accounts", account.id, active=False)
+    assert house.process.writer.do(claim.enter, asked) is None
+    assert house.state(mail_id) == ("queued", None)
+    with house.process.database.read() as connection:
+        assert not connection.execute(select(slots)).all()
 
 
 def turn(house: House, record: Record | None = None, mark: Mark | None = None) -> TurnDone:

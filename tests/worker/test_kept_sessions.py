@@ -1,8 +1,10 @@
 """A kept session that its server ends costs no mail a try, and its account no rest."""
 
+import threading
 import time
 from collections import Counter
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import select
@@ -10,8 +12,9 @@ from sqlalchemy import select
 from postroom.config.states import Auth, Health, Security
 from postroom.config.tables import mails
 from servers.certificates import Certificates
+from servers.command import wait_until
 from servers.postfix import PostfixServer
-from servers.scripted_smtp import Drop, Fault, Reply, ScriptedSMTP
+from servers.scripted_smtp import Drop, Fault, Hang, Reply, ScriptedSMTP
 from worker.conftest import House
 
 
@@ -147,9 +150,29 @@ def test_a_mail_marked_for_a_session_that_was_dead_is_not_uncertain(house: House
     mail = house.take()
     house.drain(account)
     assert house.state(mail) == ("queued", None)
+    assert claimed(house, mail) == ("queued", False)
+
+
+def test_a_mail_is_not_marked_while_a_new_session_is_opened_for_it(house: House) -> None:
+    with ScriptedSMTP() as server:
+        account = house.add_account(server)
+        house.take()
+        house.drain(account)
+        server.script({"connect": Hang()})
+        server.disconnect_all()
+        mail = house.take()
+        drain = threading.Thread(target=house.drain, args=(account,))
+        drain.start()
+        wait_until(lambda: server.connections == 2 and claimed(house, mail) == ("sending", False))
+    drain.join(30)
+    assert house.state(mail) == ("queued", None)
+
+
+def claimed(house: House, mail_id: UUID) -> tuple[str, bool]:
+    """A mail's state, and whether it is marked."""
     with house.process.database.read() as connection:
-        row = connection.execute(select(mails.c.claim, mails.c.marked_at).where(mails.c.id == mail)).one()
-    assert tuple(row) == (None, None)
+        row = connection.execute(select(mails.c.state, mails.c.marked_at).where(mails.c.id == mail_id)).one()
+    return row.state, row.marked_at is not None
 
 
 def test_a_mail_marked_for_a_session_that_was_dead_goes_over_a_new_one(house: House) -> None:

@@ -42,6 +42,7 @@ from postroom.config.states import (
     RecipientState,
 )
 from postroom.config.tables import accounts, letters, mails, recipients, slots
+from postroom.producer.identifiers import uuid7
 from postroom.worker import ledger, limits
 from postroom.worker.lanes import LANE_ORDER
 from postroom.worker.ledger import Mark
@@ -74,14 +75,14 @@ class Enter:
         claim: the token that will hold them.
         mails: how many mails at most.
         lease_seconds: how long the slot lives without a heartbeat.
-        attempt_id: mark the first mail for this attempt too, as a session is there that it can go over at once.
+        marked: mark the first mail too, as a session is there that it can go over at once.
     """
 
     account_id: UUID
     claim: UUID
     mails: int
     lease_seconds: float
-    attempt_id: UUID | None = None
+    marked: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,19 +148,18 @@ def has_work(connection: Connection, account_id: UUID) -> bool:
 def enter(connection: Connection, asked: Sequence[Enter]) -> list[Lane | None]:
     """Give each its slot and mails; None where the account cannot send now, is full, or has nothing waiting."""
     entered = {at: _enter(connection, asked[at]) for at in _in_order(asked)}
-    lanes_and_asked = [(entered[at], each) for at, each in enumerate(asked)]
-    marked = ledger.mark(
+    for at, lane in entered.items():
+        if lane is not None and lane.mails and asked[at].marked:
+            entered[at] = replace(lane, attempt_id=uuid7())  # a new one each time: what was asked may be asked again
+    ledger.mark(
         connection,
         [
-            Mark(lane.mails[0].id, each.claim, each.attempt_id)
-            for lane, each in lanes_and_asked
-            if lane is not None and lane.mails and each.attempt_id is not None
+            Mark(lane.mails[0].id, asked[at].claim, lane.attempt_id)
+            for at, lane in entered.items()
+            if lane is not None and lane.attempt_id is not None
         ],
     )
-    return [
-        replace(lane, attempt_id=each.attempt_id) if lane is not None and each.attempt_id in marked else lane
-        for lane, each in lanes_and_asked
-    ]
+    return [entered[at] for at in range(len(asked))]
 
 
 def _in_order(asked: Sequence[Enter] | Sequence[More]) -> list[int]:
@@ -170,9 +170,11 @@ def _in_order(asked: Sequence[Enter] | Sequence[More]) -> list[int]:
 def _enter(connection: Connection, asked: Enter) -> Lane | None:
     account = kept.get_for_claim(connection, asked.account_id)
     if account is None or not account.active:
+        _undo(connection, asked)
         return None
     probing = account.health is not Health.OK
     if probing and not kept.take_probe(connection, account, probe_gap_seconds(account.probes)):
+        _undo(connection, asked)
         return None
     number = _take_slot(connection, account, asked)
     if number is None:
@@ -190,8 +192,7 @@ def _take_slot(connection: Connection, account: Account, asked: Enter) -> int | 
     query = select(slots.c.number, slots.c.claim).where(slots.c.account_id == account.id)
     taken = {row.number: row.claim for row in connection.execute(query)}
     if asked.claim in taken.values():  # it was given, and the answer to the commit was lost: asked anew
-        marked = select(mails.c.id).where(mails.c.claim == asked.claim, mails.c.marked_at.is_not(None))
-        leave(connection, [Leave(account.id, asked.claim, connection.execute(marked).scalar())])
+        _undo(connection, asked)
         taken = {number: claim for number, claim in taken.items() if claim != asked.claim}
     for number in range(1, account.connections + 1):
         if number in taken:
@@ -202,6 +203,12 @@ def _take_slot(connection: Connection, account: Account, asked: Enter) -> int | 
             return number
         # another process took it at this moment
     return None
+
+
+def _undo(connection: Connection, asked: Enter) -> None:
+    """Take back what an earlier try gave whose commit had no answer: nothing went by it."""
+    marked = select(mails.c.id).where(mails.c.claim == asked.claim, mails.c.marked_at.is_not(None))
+    leave(connection, [Leave(asked.account_id, asked.claim, connection.execute(marked).scalar())])
 
 
 _ASKED = Rows(account=Uuid, as_version=Integer, as_health=String, token=Uuid)

@@ -39,6 +39,8 @@ _CLAIM_AHEAD_SECONDS = 0.5
 _FIRST_AHEAD_SECONDS = 0.1
 _MOST_CLAIMED = 100
 _MARK_WAIT_SECONDS = 20.0
+_MARK_HOLDS_SECONDS = 0.25
+"""Less than any lease lasts: for so long a mark that was made with the claim is as good as new."""
 
 log = structlog.get_logger(__name__)
 
@@ -55,12 +57,12 @@ def _drain(process: Process, account_id: UUID, run: Run) -> None:
         if process.stopping.is_set() or not claim.has_work(connection, account_id):
             return
     run.claim = token = uuid4()
-    attempt_id = uuid7() if process.pool.has_idle(account_id) else None
-    asked = Enter(account_id, token, 1, process.settings.lease_seconds, attempt_id)
+    asked_at = time.monotonic()
+    asked = Enter(account_id, token, 1, process.settings.lease_seconds, process.pool.has_idle(account_id))
     lane = process.writer.do(claim.enter, asked)
     if lane is None:
         return
-    drained = _Drain(process, lane, run, process.heartbeat.hold(token))
+    drained = _Drain(process, lane, run, process.heartbeat.hold(token), asked_at)
     try:
         if lane.wants_another and process.patience.has_opened(account_id):
             process.nudges.drain(account_id)
@@ -110,7 +112,7 @@ class _Drain:
     asked for and whose final dot surely did not go.
     """
 
-    def __init__(self, process: Process, lane: Lane, run: Run, lost: threading.Event) -> None:
+    def __init__(self, process: Process, lane: Lane, run: Run, lost: threading.Event, asked_at: float) -> None:
         assert run.claim is not None  # noqa: S101 - it is the lane's
         self.trouble: Trouble | None = None
         self.unsent: UUID | None = lane.mails[0].id if lane.attempt_id else None
@@ -121,7 +123,8 @@ class _Drain:
         self._token = run.claim
         self._lost = lost
         self._hand = deque(lane.mails)
-        self._marked = (self.unsent, lane.attempt_id) if self.unsent and lane.attempt_id else None
+        self._marked = Mark(self.unsent, run.claim, lane.attempt_id) if self.unsent and lane.attempt_id else None
+        self._asked_at = asked_at
         self._more: Future[tuple[ClaimedMail, ...]] | None = None
         self._began = time.monotonic()
         self._database_is_away = False
@@ -169,6 +172,7 @@ class _Drain:
 
         def open_new() -> Session:
             opened.append(True)
+            self._unmark()
             server = server_of(self._account, self._process.ring)
             with self._run.opening():
                 return Session.open(server, self._process.client)
@@ -180,7 +184,7 @@ class _Drain:
         current = self._next(session)
         if current is None:
             return
-        turn = self._first_turn(current, reused=reused)
+        turn = self._first_turn(current)
         while current is not None:
             upcoming = None if self._must_end() else self._next(session)
             self._claim_ahead()
@@ -204,12 +208,19 @@ class _Drain:
                     turn = self._turn(None, upcoming)
             current = upcoming
 
-    def _first_turn(self, first: _Ready, *, reused: bool) -> Future[TurnDone]:
-        """The mark of the first mail over a session: it has it if it was claimed for that. Where the session had to be
-        opened after all, that may have taken long: it is marked again if the claim still stands.
+    def _unmark(self) -> None:
+        """The session that the first mail was marked for is no more, and opening one may take long."""
+        if self._marked is not None:
+            self._process.writer.submit(ledger.unmark, self._marked)
+            self._marked = None
+
+    def _first_turn(self, first: _Ready) -> Future[TurnDone]:
+        """The mark of the first mail over a session: it has it if it was claimed for that a moment ago. Where this
+        process stood still meanwhile, the claim may be gone: the mail is marked again if it still stands.
         """
         marked, self._marked = self._marked, None
-        if not reused or marked != (first.mail.id, first.attempt_id):
+        late = self._lost.is_set() or time.monotonic() - self._asked_at > _MARK_HOLDS_SECONDS
+        if late or marked is None or marked.attempt_id != first.attempt_id:
             return self._turn(None, first)
         done: Future[TurnDone] = Future()
         done.set_result(TurnDone(settled=False, marked=True))
@@ -275,6 +286,7 @@ class _Drain:
             except SQLAlchemyError:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever it is, the mails behind it must go on
+                self._marked = None
                 log.warning("a letter cannot be composed", mail=str(mail.id), error=type(error).__name__)
                 self._process.writer.do(ledger.turn, Turn(self._poison(mail, error)))
         return None
@@ -293,7 +305,7 @@ class _Drain:
         envelope = Envelope(
             self._account.address, tuple(recipient.address for recipient in mail.pending), needs_smtputf8(letter)
         )
-        attempt_id = self._marked[1] if self._marked and self._marked[0] == mail.id else uuid7()
+        attempt_id = self._marked.attempt_id if self._marked and self._marked.mail_id == mail.id else uuid7()
         return _Ready(mail, envelope, content, attempt_id)
 
     def _record(self, ready: _Ready, delivery: Delivery, *, reused: bool) -> Record:

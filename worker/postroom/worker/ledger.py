@@ -211,6 +211,22 @@ def _without_words(record: Record) -> Record:
     return replace(record, reply=erasing.code_of(record.reply), recipients=told)
 
 
+_UNMARK = _MARKS.statement(
+    lambda given: (
+        update(mails)
+        .where(mails.c.id == given.c.mail, mails.c.claim == given.c.held_claim, mails.c.attempt_id == given.c.attempt)
+        .values(marked_at=null())
+    )
+)
+
+
+def unmark(connection: Connection, marks: Sequence[Mark]) -> list[None]:
+    """Take marks back by which no final dot went."""
+    rows = [(each.mail_id, each.claim, each.attempt_id) for each in marks]
+    connection.execute(_UNMARK[connection.dialect.name], _MARKS.parameters(rows))
+    return [None] * len(marks)
+
+
 _STEP_COLUMNS: Final[dict[str, Any]] = {
     "mail": Uuid,
     "held_claim": Uuid,

@@ -59,11 +59,11 @@ class Run:
     @contextmanager
     def busy(self) -> Iterator[None]:
         """What it waits for within is ours, and no delay of the server's."""
-        self._waits_since = None
+        waited_seconds, self._waits_since = self.waits_seconds, None
         try:
             yield
         finally:
-            self._waits_since = time.monotonic()
+            self._waits_since = time.monotonic() - waited_seconds
 
     def opened(self) -> bool:
         """Its server let it in; whether it is the first in this process since it did not."""

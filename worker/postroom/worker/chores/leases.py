@@ -3,9 +3,9 @@
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import Connection, case, delete, exists, insert, literal, select, update
+from sqlalchemy import Connection, case, delete, exists, literal, select, update
 
-from postroom.config.database import now
+from postroom.config.database import insert_new, now
 from postroom.config.states import HeldReason, MailState, OnUncertain, Outcome
 from postroom.config.tables import attempts, mails, slots
 from postroom.worker import limits
@@ -51,7 +51,7 @@ def _uncertain(connection: Connection, ids: list[UUID]) -> None:
         literal(False),
     ).where(mails.c.id.in_(ids))
     columns = ["id", "mail_id", "account_id", "claim", "started_at", "duration_seconds", "outcome", "reply", "doubled"]
-    connection.execute(insert(attempts).from_select(columns, noted))
+    connection.execute(insert_new(attempts, connection).from_select(columns, noted))
     holds = (mails.c.on_uncertain == OnUncertain.HOLD) | (mails.c.copies_possible > 1)
     connection.execute(
         update(mails)

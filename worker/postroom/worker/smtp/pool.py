@@ -62,9 +62,9 @@ class Pool:
         session.close()
 
     def has_idle(self, account_id: Hashable) -> bool:
-        """Whether a session of an account lies idle."""
+        """Whether a session of an account lies idle that can be used again."""
         with self._lock:
-            return bool(self._keys_of(account_id))
+            return any(self._usable(session) for key in self._keys_of(account_id) for session in self._idle[key])
 
     def forget(self, account_id: Hashable) -> None:
         """Closes the idle sessions of all versions of an account."""
